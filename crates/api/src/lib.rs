@@ -1,0 +1,1 @@
+//! Custom resource types, labels and annotations, and their conversion to core.

@@ -1,0 +1,1 @@
+//! ARM, Entra and IMDS on loopback.

@@ -1,0 +1,3 @@
+//! `azure-emulator`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tokens: cache, one flight a key, refresh ahead.

@@ -1,0 +1,1 @@
+//! The cluster side: PodIdentityProfile to custom resources and assignments.

@@ -1,0 +1,3 @@
+//! `podid-controller`.
+
+fn main() {}

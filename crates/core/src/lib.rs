@@ -1,0 +1,1 @@
+//! The nouns of podid and its decisions, without IO, clock or environment.

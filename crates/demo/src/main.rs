@@ -1,0 +1,3 @@
+//! `podid-demo`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The part of the Kubernetes API that podid and kubectl use.

@@ -1,0 +1,3 @@
+//! `kube-emulator`.
+
+fn main() {}

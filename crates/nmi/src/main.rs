@@ -1,0 +1,3 @@
+//! `podid-nmi`.
+
+fn main() {}

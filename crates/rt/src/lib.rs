@@ -1,0 +1,1 @@
+//! What every podid process does alike: logging, metrics, readiness, signals, named tasks, watches.

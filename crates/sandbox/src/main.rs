@@ -1,0 +1,3 @@
+//! `podid-sandbox`.
+
+fn main() {}

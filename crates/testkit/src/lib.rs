@@ -1,0 +1,1 @@
+//! Builders, waiting and golden files for tests.
