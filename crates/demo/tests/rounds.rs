@@ -1,5 +1,7 @@
 //! The sample workload against scripted servers: what it asks, what it says, and what it never says.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
+
 use std::io::Write;
 use std::sync::Arc;
 
