@@ -1,6 +1,6 @@
 //! The sample workload against scripted servers: what it asks, what it says, and what it never says.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test helpers")]
+#![expect(clippy::unwrap_used, reason = "test helpers")]
 
 use std::io::Write;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ struct Cli {
 struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Text {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(buf);
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -41,10 +41,9 @@ impl Text {
     }
 }
 
-/// Answers each request (head as text) by the script, for ever.
-async fn serve(listener: TcpListener, script: impl Fn(&str) -> (u16, String)) {
-    loop {
-        let (mut stream, _) = listener.accept().await.unwrap();
+/// Answers each request (head as text) by the script, as long as connections come.
+async fn serve(listener: TcpListener, script: impl Fn(&str) -> (u16, String) + Send + Sync) {
+    while let Ok((mut stream, _)) = listener.accept().await {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -71,7 +70,7 @@ struct Seen {
     requests: Vec<String>,
 }
 
-async fn run(flags: &[&str], script: impl Fn(&str, &str) -> (u16, String)) -> Seen {
+async fn run(flags: &[&str], script: impl Fn(&str, &str) -> (u16, String) + Send + Sync) -> Seen {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let mut command = vec!["podid-demo", "--metadata", &base, "--resource-manager", &base];
