@@ -1,0 +1,61 @@
+//! The way to the cluster: `--kubeconfig`, else what every Kubernetes client does.
+
+use std::path::Path;
+
+use clap::Args;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::error::CliError;
+
+/// Which cluster.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConnectArgs {
+    /// Kubeconfig file, or several as KUBECONFIG has them; else the one of the home folder, else the pod's own cluster
+    #[arg(long, env = "KUBECONFIG", value_name = "PATH", global = true)]
+    pub kubeconfig: Option<std::ffi::OsString>,
+
+    /// Context of the kubeconfig, in place of its current one
+    #[arg(long, env = "PODID_CONTEXT", value_name = "NAME", global = true)]
+    pub context: Option<String>,
+}
+
+impl ConnectArgs {
+    /// A client of that cluster. Nothing is sent yet.
+    pub(crate) async fn client(&self) -> Result<Client, CliError> {
+        let refused = |error: Box<dyn std::error::Error + Send + Sync>| CliError::Kubeconfig(error);
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let config = match self.kubeconfig.as_ref().filter(|paths| !paths.is_empty()) {
+            Some(paths) => {
+                let merged = read_all(paths).map_err(|error| refused(error.into()))?;
+                Config::from_custom_kubeconfig(merged, &options)
+                    .await
+                    .map_err(|error| refused(error.into()))?
+            }
+            None if self.context.is_some() => Config::from_kubeconfig(&options)
+                .await
+                .map_err(|error| refused(error.into()))?,
+            None => Config::infer().await.map_err(|error| refused(error.into()))?,
+        };
+        Client::try_from(config).map_err(|error| refused(error.into()))
+    }
+}
+
+/// As kubectl does: the first file's word counts, files of a list may be missing, one alone may not.
+fn read_all(paths: &std::ffi::OsStr) -> Result<Kubeconfig, kube::config::KubeconfigError> {
+    let paths: Vec<_> = std::env::split_paths(paths)
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect();
+    if let [only] = paths.as_slice() {
+        return Kubeconfig::read_from(only);
+    }
+    paths
+        .iter()
+        .filter(|path| Path::exists(path))
+        .try_fold(Kubeconfig::default(), |merged, path| {
+            merged.merge(Kubeconfig::read_from(path)?)
+        })
+}
