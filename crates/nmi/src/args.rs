@@ -1,0 +1,237 @@
+//! The agent's flags. Names and defaults are the original's where a flag still means something; each is also read
+//! from `PODID_<FLAG>`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use podid_rt::logging::LogArgs;
+use reqwest::Url;
+
+/// The address at which every Azure SDK looks for the metadata service.
+pub const METADATA_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// `podid-nmi`: the node agent.
+#[derive(Debug, Parser)]
+#[command(
+    name = "podid-nmi",
+    version,
+    about = "Gives each pod of this node its own Azure identity",
+    args_conflicts_with_subcommands = true
+)]
+pub struct Nmi {
+    /// What to do; `run` when not given
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The flags of `run`
+    #[command(flatten)]
+    pub run: NmiArgs,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the pods of this node until told to stop; interception stays when it stops
+    Run(Box<NmiArgs>),
+    /// Remove the interception from this node: pods then reach the real metadata service
+    Uninstall(UninstallArgs),
+}
+
+/// Flags of `podid-nmi run`.
+#[derive(Args, Clone, Debug)]
+pub struct NmiArgs {
+    /// Name of this node; its pods are the ones served
+    #[arg(long, env = "PODID_NODE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub node: Option<String>,
+
+    /// Path of a kubeconfig; without it the cluster this process runs in
+    #[arg(long, env = "KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// How pods' requests to the metadata address get here
+    #[arg(long, env = "PODID_INTERCEPTION", value_enum, default_value_t = Interception::LocalRoute)]
+    pub interception: Interception,
+
+    /// Address to listen on with `--interception none`; port 0 takes a free one
+    #[arg(
+        long,
+        env = "PODID_LISTEN",
+        value_name = "ADDR",
+        required_if_eq("interception", "none")
+    )]
+    pub listen: Option<SocketAddr>,
+
+    /// What happens when the kernel does not confirm that a connection is the pod's own
+    #[arg(long, env = "PODID_ATTESTATION", value_enum, default_value_t = Attestation::Enforce)]
+    pub attestation: Attestation,
+
+    /// Folder with one link `<pod uid>` to each pod's network namespace; without it pods are found in /proc
+    #[arg(long, env = "PODID_POD_NETNS_DIR", value_name = "DIR")]
+    pub pod_netns_dir: Option<PathBuf>,
+
+    /// Address of the metadata service that pods ask
+    #[arg(long, env = "PODID_METADATA_IP", default_value_t = METADATA_IP)]
+    pub metadata_ip: Ipv4Addr,
+
+    /// Port of the metadata service that pods ask
+    #[arg(long, env = "PODID_METADATA_PORT", default_value_t = 80)]
+    pub metadata_port: u16,
+
+    /// Where the node's real metadata service is
+    #[arg(long, env = "PODID_IMDS_ENDPOINT", value_name = "URL", default_value = "http://169.254.169.254", value_parser = endpoint)]
+    pub imds_endpoint: Url,
+
+    /// Port of /healthz, /readyz and /metrics on all addresses
+    #[arg(long, env = "PODID_HTTP_PROBE_PORT", default_value_t = 8085)]
+    pub http_probe_port: u16,
+
+    /// Address of /healthz, /readyz and /metrics, instead of --http-probe-port
+    #[arg(long, env = "PODID_PROBE_LISTEN", value_name = "ADDR")]
+    pub probe_listen: Option<SocketAddr>,
+
+    /// How long a request waits for its pod or binding to be seen, in seconds
+    #[arg(long, env = "PODID_WAIT_TIMEOUT", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub wait_timeout: Duration,
+
+    /// Seconds between two checks of the interception
+    #[arg(long = "ipt-update-interval-sec", env = "PODID_IPT_UPDATE_INTERVAL_SEC", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub check_interval: Duration,
+
+    /// Which identity a request without selector gets when the pod has several and none is marked default
+    #[arg(long, env = "PODID_AMBIGUOUS_IDENTITY", value_enum, default_value_t = AmbiguousIdentity::First)]
+    pub ambiguous_identity: AmbiguousIdentity,
+
+    /// Whether a pod needs all labels of an exception or, as in the original, any one
+    #[arg(long, env = "PODID_EXCEPTION_MATCH", value_enum, default_value_t = ExceptionMatch::All)]
+    pub exception_match: ExceptionMatch,
+
+    /// Answer 403 on /metadata/instance
+    #[arg(long, env = "PODID_BLOCK_INSTANCE_METADATA", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub block_instance_metadata: bool,
+
+    /// How long open requests may take to finish after the first signal, in seconds
+    #[arg(long, env = "PODID_DRAIN_DEADLINE", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
+    pub drain_deadline: Duration,
+
+    /// Logging
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Flags of `podid-nmi uninstall`.
+#[derive(Args, Clone, Debug)]
+pub struct UninstallArgs {
+    /// Address of the metadata service that pods ask
+    #[arg(long, env = "PODID_METADATA_IP", default_value_t = METADATA_IP)]
+    pub metadata_ip: Ipv4Addr,
+
+    /// Logging
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How pods' requests get here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Interception {
+    /// Policy rules and a local route
+    LocalRoute,
+    /// Not at all; --listen names the address
+    None,
+}
+
+/// What happens with connections that the kernel does not confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attestation {
+    /// Refuse them
+    Enforce,
+    /// Let them through and count them
+    Audit,
+    /// Trust the source address
+    Off,
+}
+
+/// Which of several identities a request without selector gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AmbiguousIdentity {
+    /// The first by namespace and name
+    First,
+    /// None; the real service's 400
+    Refuse,
+}
+
+/// How an exception's labels are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExceptionMatch {
+    /// All labels, exactly
+    All,
+    /// Any one label, its value without case
+    Any,
+}
+
+impl NmiArgs {
+    /// Where the probes listen.
+    pub fn probe_address(&self) -> SocketAddr {
+        self.probe_listen.unwrap_or(SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            self.http_probe_port,
+        ))
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(0) | Err(_) => Err(format!("`{text}` is not a whole number of seconds of at least 1")),
+        Ok(secs) => Ok(Duration::from_secs(secs.into())),
+    }
+}
+
+fn endpoint(text: &str) -> Result<Url, String> {
+    let url: Url = text
+        .parse()
+        .map_err(|error| format!("`{text}` is not a URL: {error}"))?;
+    if url.scheme() != "http" || !url.has_host() {
+        return Err(format!("`{text}` is not of the form http://HOST[:PORT]"));
+    }
+    if url.path() != "/" || url.query().is_some() {
+        return Err(format!("`{text}` has a path; only http://HOST[:PORT] is of use"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_is_the_default_command() {
+        let nmi = Nmi::try_parse_from(["podid-nmi", "--node", "n1", "--block-instance-metadata"]).unwrap();
+        assert!(
+            nmi.command.is_none() && nmi.run.node.as_deref() == Some("n1") && nmi.run.block_instance_metadata
+        );
+        let nmi = Nmi::try_parse_from(["podid-nmi", "run", "--node=n2", "--wait-timeout=5"]).unwrap();
+        let Some(Command::Run(args)) = nmi.command else {
+            panic!("{nmi:?}")
+        };
+        assert_eq!(
+            (args.node.as_deref(), args.wait_timeout),
+            (Some("n2"), Duration::from_secs(5))
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_flag() {
+        for (flag, value) in [
+            ("--wait-timeout", "0"),
+            ("--imds-endpoint", "https://169.254.169.254"),
+            ("--imds-endpoint", "http://h/path"),
+            ("--metadata-ip", "::1"),
+            ("--attestation", "maybe"),
+        ] {
+            let text = Nmi::try_parse_from(["podid-nmi", "--node=n", flag, value])
+                .unwrap_err()
+                .to_string();
+            assert!(text.contains(flag) && text.contains(value), "{text}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the agent counts. Every label has few values: nothing that a pod writes becomes a label as it is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds in seconds. Source: aad-pod-identity v1.8.17, `pkg/metrics`.
+const OPERATION_BOUNDS: [f64; 18] = [
+    0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0,
+];
+/// Most different values of the label `namespace` over the life of the process; further ones are `other`.
+const MAX_NAMESPACES: usize = 256;
+/// Audiences that have a label value of their own; everything else is `other`, as a pod may write what it likes.
+const RESOURCES: [&str; 9] = [
+    "https://management.azure.com",
+    "https://management.core.windows.net",
+    "https://vault.azure.net",
+    "https://storage.azure.com",
+    "https://database.windows.net",
+    "https://graph.microsoft.com",
+    "https://servicebus.azure.net",
+    "https://eventhubs.azure.net",
+    "https://cognitiveservices.azure.com",
+];
+const OTHER: &str = "other";
+
+/// Labels of the original's histogram, values bounded (the original took path and resource as the pod wrote them).
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Operation {
+    namespace: String,
+    operation_type: &'static str,
+    resource: &'static str,
+    status_code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    operation: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Disagreement {
+    reason: &'static str,
+}
+
+/// The agent's counters.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    operations: Family<Operation, Histogram, fn() -> Histogram>,
+    outcomes: Family<Outcome, Counter>,
+    audited: Family<Disagreement, Counter>,
+    namespaces: Mutex<BTreeSet<String>>,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Counter,
+    pub(crate) repairs: Counter,
+}
+
+impl Metrics {
+    /// New counters, told of by `registry`.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            operations: Family::new_with_constructor(|| Histogram::new(OPERATION_BOUNDS)),
+            outcomes: Family::default(),
+            audited: Family::default(),
+            namespaces: Mutex::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            repairs: Counter::default(),
+        };
+        registry.register(
+            "aadpodidentity_nmi_operations_duration_seconds",
+            "Duration in seconds for nmi operations",
+            metrics.operations.clone(),
+        );
+        registry.register(
+            "podid_nmi_requests",
+            "Requests answered, by what was asked and by reason code",
+            metrics.outcomes.clone(),
+        );
+        registry.register(
+            "podid_nmi_attestation_audited",
+            "Connections let through by --attestation=audit that enforce would refuse",
+            metrics.audited.clone(),
+        );
+        registry.register(
+            "podid_nmi_connections",
+            "Open connections of pods",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "podid_nmi_connections_refused",
+            "Connections refused because their address has too many",
+            metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "podid_nmi_redirect_repairs",
+            "Times the interception was found changed and was put right",
+            metrics.repairs.clone(),
+        );
+        metrics
+    }
+
+    /// One request was answered.
+    pub(crate) fn answered(&self, done: &Done<'_>) {
+        self.outcomes
+            .get_or_create(&Outcome {
+                operation: done.operation,
+                reason: done.reason,
+            })
+            .inc();
+        self.operations
+            .get_or_create(&Operation {
+                namespace: self.namespace(done.namespace),
+                operation_type: done.operation,
+                resource: done.resource.map_or("", known_resource),
+                status_code: done.status,
+            })
+            .observe(done.took.as_secs_f64());
+    }
+
+    /// A connection that `enforce` would have refused.
+    pub(crate) fn audited(&self, reason: &'static str) {
+        self.audited.get_or_create(&Disagreement { reason }).inc();
+    }
+
+    fn namespace(&self, namespace: Option<&str>) -> String {
+        let Some(namespace) = namespace else {
+            return String::new();
+        };
+        let mut seen = self.namespaces.lock();
+        if seen.contains(namespace) {
+            return namespace.to_owned();
+        }
+        if seen.len() >= MAX_NAMESPACES {
+            return OTHER.to_owned();
+        }
+        seen.insert(namespace.to_owned());
+        namespace.to_owned()
+    }
+}
+
+/// A request that was answered.
+#[derive(Debug)]
+pub(crate) struct Done<'a> {
+    /// A fixed name of what was asked.
+    pub(crate) operation: &'static str,
+    /// Reason code.
+    pub(crate) reason: &'static str,
+    /// Namespace of the pod, when known.
+    pub(crate) namespace: Option<&'a str>,
+    /// The audience asked for.
+    pub(crate) resource: Option<&'a str>,
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// From the head read to the answer's head.
+    pub(crate) took: Duration,
+}
+
+fn known_resource(resource: &str) -> &'static str {
+    let bare = resource.strip_suffix('/').unwrap_or(resource);
+    RESOURCES
+        .into_iter()
+        .find(|known| *known == bare)
+        .unwrap_or(OTHER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done<'a>(namespace: &'a str, resource: &'a str) -> Done<'a> {
+        Done {
+            operation: "token",
+            reason: "token_issued",
+            namespace: Some(namespace),
+            resource: Some(resource),
+            status: 200,
+            took: Duration::from_millis(2),
+        }
+    }
+
+    #[test]
+    fn what_pods_write_makes_no_new_series() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        for n in 0..1_000 {
+            metrics.answered(&done(&format!("ns-{n}"), &format!("https://{n}.example")));
+        }
+        metrics.answered(&done("ns-1", "https://vault.azure.net/"));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let series = text
+            .lines()
+            .filter(|line| line.starts_with("aadpodidentity_") && line.contains("_count{"))
+            .count();
+        assert_eq!(series, MAX_NAMESPACES + 2, "{text}");
+        assert!(text.contains(r#"resource="https://vault.azure.net""#) && !text.contains("999.example"));
+    }
+}
