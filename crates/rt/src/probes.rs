@@ -1,0 +1,143 @@
+//! The probes and metrics listener: `/healthz`, `/readyz`, `/metrics`, on a listener of its own, never on the pods' one.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use prometheus_client::registry::Registry;
+
+use crate::readiness::Readiness;
+
+/// What the listener tells.
+#[derive(Clone)]
+pub struct Probes {
+    readiness: Readiness,
+    registry: Arc<Registry>,
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes")
+            .field("readiness", &self.readiness)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Tells about `readiness` and the metrics of `registry`.
+    pub fn new(readiness: Readiness, registry: Registry) -> Self {
+        Self {
+            readiness,
+            registry: Arc::new(registry),
+        }
+    }
+
+    /// Answers one request.
+    ///
+    /// `/healthz` is always 200, with the texts of the original (`aad-pod-identity v1.8.17`): `Active` when ready, else
+    /// `Not Active`. `/readyz` is 200, or 503 with the names of
+    /// the missing guards.
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is served here\n".to_owned(),
+            );
+        }
+        match request.uri().path() {
+            "/healthz" => {
+                let body = if self.readiness.is_ready() {
+                    "Active"
+                } else {
+                    "Not Active"
+                };
+                text(StatusCode::OK, body.to_owned())
+            }
+            "/readyz" => {
+                let missing = self.readiness.missing();
+                if missing.is_empty() {
+                    text(StatusCode::OK, "ready\n".to_owned())
+                } else {
+                    text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        format!("waiting for {}\n", missing.join(", ")),
+                    )
+                }
+            }
+            "/metrics" => {
+                let mut body = String::new();
+                if prometheus_client::encoding::text::encode(&mut body, &self.registry).is_err() {
+                    return text(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "metrics cannot be encoded\n".to_owned(),
+                    );
+                }
+                let mut response = text(StatusCode::OK, body);
+                response.headers_mut().insert(
+                    http::header::CONTENT_TYPE,
+                    http::HeaderValue::from_static(
+                        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    ),
+                );
+                response
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz and /metrics\n".to_owned(),
+            ),
+        }
+    }
+
+    /// This listener as a service for [`crate::serve::serve`].
+    pub fn service(
+        &self,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<Full<Bytes>>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static {
+        let probes = self.clone();
+        hyper::service::service_fn(move |request| {
+            let response = probes.answer(&request);
+            async move { Ok::<_, Infallible>(response) }
+        })
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(probes: &Probes, path: &str) -> (StatusCode, Response<Full<Bytes>>) {
+        let response = probes.answer(&Request::builder().uri(path).body(()).unwrap());
+        (response.status(), response)
+    }
+
+    #[test]
+    fn readyz_is_503_and_healthz_is_200_while_a_guard_is_missing() {
+        let readiness = Readiness::new();
+        let probes = Probes::new(readiness.clone(), Registry::default());
+        let guard = readiness.guard("pods");
+        assert_eq!(get(&probes, "/readyz").0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(get(&probes, "/healthz").0, StatusCode::OK);
+        guard.ready();
+        assert_eq!(get(&probes, "/readyz").0, StatusCode::OK);
+        assert_eq!(get(&probes, "/debug/pprof").0, StatusCode::NOT_FOUND);
+    }
+}
