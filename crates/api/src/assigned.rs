@@ -55,7 +55,7 @@ pub struct AzureAssignedIdentitySpec {
 }
 
 /// How far the assignment has come.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AzureAssignedIdentityStatus {
     /// Object metadata as the original's types embed it; ignored.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::spelling::{Of, ResourceError, Untyped};
 
 /// Gives an AzureIdentity to the pods whose label `aadpodidbinding` equals the selector.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aadpodidentity.k8s.io",
     version = "v1",
@@ -45,7 +45,7 @@ pub struct AzureIdentityBindingSpec {
 }
 
 /// Written by nobody; kept for objects of the original.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AzureIdentityBindingStatus {
     /// Object metadata as the original's types embed it; ignored.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::spelling::{Of, ResourceError, Untyped};
 
 /// Pods of this namespace with these labels reach the real metadata service, without podid in between.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aadpodidentity.k8s.io",
     version = "v1",
@@ -37,7 +37,7 @@ pub struct AzurePodIdentityExceptionSpec {
 }
 
 /// Written by nobody; kept for objects of the original.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AzurePodIdentityExceptionStatus {
     /// Object metadata as the original's types embed it; ignored.

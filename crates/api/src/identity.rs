@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::spelling::{Of, ResourceError, Untyped, given};
 
 /// An identity of Azure that pods may use.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aadpodidentity.k8s.io",
     version = "v1",
@@ -89,7 +89,7 @@ pub struct SecretReference {
 }
 
 /// Written by nobody; kept for objects of the original.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AzureIdentityStatus {
     /// Object metadata as the original's types embed it; ignored.

@@ -1,1 +1,18 @@
-//! The cluster side: PodIdentityProfile to custom resources and assignments.
+//! The cluster side: PodIdentityProfile → AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, and the
+//! profile's identities on the nodes' scale sets. It owns only what it made.
+
+mod app;
+mod args;
+mod code;
+mod desired;
+mod metrics;
+mod plan;
+mod printer;
+mod reconcile;
+mod report;
+mod scale_set;
+mod world;
+mod write;
+
+pub use app::{App, AppConfig};
+pub use args::{Assignment, ControllerArgs};

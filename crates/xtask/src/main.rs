@@ -1,3 +1,34 @@
-//! Chores of the workspace.
+//! Chores of the workspace: generated files and house rules. `cargo xtask help` lists them; CI runs the same ones.
 
-fn main() {}
+mod generate;
+mod printer;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the podid workspace
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Write the generated files: CRDs and reference pages
+    Generate {
+        /// Write nothing; fail when a file is not what would be written
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the house rules: arrows between crates, file headers, words that do not belong here; report file sizes
+    Tidy,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().chore {
+        Chore::Generate { check } => generate::run(check),
+        Chore::Tidy => tidy::run(),
+    }
+}

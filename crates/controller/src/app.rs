@@ -1,0 +1,169 @@
+//! The controller as a set of tasks: watches → world → reconcile, and the probes. Tests build it as `run` does.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile};
+use podid_rt::clock::Clock;
+use podid_rt::probes::Probes;
+use podid_rt::readiness::Readiness;
+use podid_rt::serve::serve;
+use podid_rt::tasks::Tasks;
+use podid_rt::watch::follow;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::args::Assignment;
+use crate::metrics::ControllerMetrics;
+use crate::reconcile::Reconciler;
+use crate::report::Placement;
+use crate::world::{Made, Namespaces, Nodes, Objects, Profiles, World};
+
+/// What an [`App`] is made of.
+pub struct AppConfig {
+    /// The cluster.
+    pub client: Client,
+    /// Who puts identities on scale sets.
+    pub assignment: Assignment,
+    /// Where to serve probes and metrics; port 0 takes a free one.
+    pub probe_listen: SocketAddr,
+}
+
+/// A controller with its socket bound and nothing running yet.
+pub struct App {
+    client: Client,
+    assignment: Assignment,
+    probes: TcpListener,
+    address: SocketAddr,
+    readiness: Readiness,
+}
+
+impl App {
+    /// Binds the probes' socket.
+    pub async fn bind(config: AppConfig) -> anyhow::Result<Self> {
+        let AppConfig {
+            client,
+            assignment,
+            probe_listen,
+        } = config;
+        let probes = TcpListener::bind(probe_listen)
+            .await
+            .with_context(|| format!("listen for probes on {probe_listen} (--probe-listen)"))?;
+        let address = probes
+            .local_addr()
+            .context("read the address of the probes' socket")?;
+        Ok(Self {
+            client,
+            assignment,
+            probes,
+            address,
+            readiness: Readiness::new(),
+        })
+    }
+
+    /// Where probes and metrics are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What readiness waits for.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Starts all tasks.
+    pub fn spawn(self, tasks: &mut Tasks) {
+        let Self {
+            client,
+            assignment,
+            probes,
+            address,
+            readiness,
+        } = self;
+        let world = World::new();
+        let synced = Readiness::new();
+
+        spawn_watch::<PodIdentityProfile>("watch-profiles", &client, Profiles(world.clone()), &synced, tasks);
+        spawn_made::<AzureIdentity>("watch-identities", &client, &world, &synced, tasks);
+        spawn_made::<AzureIdentityBinding>("watch-bindings", &client, &world, &synced, tasks);
+        spawn_made::<AzurePodIdentityException>("watch-exceptions", &client, &world, &synced, tasks);
+        spawn_watch::<PartialObjectMeta<Namespace>>(
+            "watch-namespaces",
+            &client,
+            Namespaces(world.clone()),
+            &synced,
+            tasks,
+        );
+        let (placement, placed) = watch::channel(Placement::Off);
+        if assignment == Assignment::Vmss {
+            spawn_watch::<Node>("watch-nodes", &client, Nodes(world.clone()), &synced, tasks);
+            placement.send_replace(Placement::Known(std::collections::BTreeMap::new()));
+        }
+
+        let metrics = ControllerMetrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+
+        let watches = readiness.guard("watches");
+        let first_round = readiness.guard("first-round");
+        let all_synced = async move {
+            synced.wait().await;
+            watches.ready();
+        };
+        let reconciler = Reconciler {
+            client,
+            world,
+            placement: placed,
+            metrics,
+            clock: Clock::system(),
+        };
+        tasks.spawn(
+            "reconcile",
+            reconciler.run(all_synced, first_round, tasks.stop().clone()),
+        );
+
+        let service = Probes::new(readiness.clone(), registry).service();
+        let (group, stop) = (tasks.group(), tasks.stop().clone());
+        tasks.spawn("probes", serve(probes, None, service, group, stop));
+
+        let stop = tasks.stop().clone();
+        tasks.group().spawn(async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = readiness.wait() => crate::printer::ready(address),
+            }
+        });
+    }
+}
+
+fn spawn_watch<K>(
+    name: &'static str,
+    client: &Client,
+    index: impl podid_rt::watch::Index<K> + 'static,
+    synced: &Readiness,
+    tasks: &mut Tasks,
+) where
+    K: kube::Resource<DynamicType: Default>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    let guard = synced.guard(name);
+    let stop = tasks.stop().clone();
+    let api = Api::<K>::all(client.clone());
+    tasks.spawn(name, follow(api, watcher::Config::default(), index, guard, stop));
+}
+
+fn spawn_made<K>(name: &'static str, client: &Client, world: &World, synced: &Readiness, tasks: &mut Tasks)
+where
+    K: Made + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    spawn_watch::<K>(name, client, Objects(world.clone()), synced, tasks);
+}

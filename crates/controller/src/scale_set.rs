@@ -1,0 +1,95 @@
+//! Which scale sets the nodes are in, and which identities to put on them or take off. Pure.
+
+use std::collections::BTreeSet;
+
+/// The scale set of a node, as an ARM id in lower case, from its provider id
+/// `azure:///subscriptions/S/resourceGroups/G/providers/Microsoft.Compute/virtualMachineScaleSets/X/virtualMachines/0`.
+/// None for machines of their own and for other clouds.
+pub(crate) fn scale_set_of(provider_id: &str) -> Option<String> {
+    let path = provider_id.strip_prefix("azure://")?.to_ascii_lowercase();
+    let (scale_set, instance) = path.split_once("/virtualmachines/")?;
+    let parts: Vec<&str> = scale_set.split('/').collect();
+    let shape = matches!(
+        parts.as_slice(),
+        ["", "subscriptions", _, "resourcegroups", _, "providers", "microsoft.compute", "virtualmachinescalesets", name]
+            if !name.is_empty()
+    );
+    (shape && !instance.is_empty()).then(|| scale_set.to_owned())
+}
+
+/// What to change on one scale set. All ids in lower case.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) add: BTreeSet<String>,
+    pub(crate) remove: BTreeSet<String>,
+}
+
+/// Adds what is wanted and not there; removes what is there, was added by us and is wanted no more.
+pub(crate) fn change(
+    wanted: &BTreeSet<String>,
+    there: &BTreeSet<String>,
+    added_by_us: &BTreeSet<String>,
+) -> Change {
+    Change {
+        add: wanted.difference(there).cloned().collect(),
+        remove: added_by_us
+            .difference(wanted)
+            .filter(|id| there.contains(*id))
+            .cloned()
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ids: &[&str]) -> BTreeSet<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_scale_set_is_the_part_of_the_provider_id_before_the_machine() {
+        let id = "azure:///subscriptions/S/resourceGroups/MC_g/providers/Microsoft.Compute/virtualMachineScaleSets/aks-np-vmss/virtualMachines/0";
+        assert_eq!(
+            scale_set_of(id).as_deref(),
+            Some(
+                "/subscriptions/s/resourcegroups/mc_g/providers/microsoft.compute/virtualmachinescalesets/aks-np-vmss"
+            )
+        );
+        for other in [
+            "",
+            "kind://docker/kind/kind-control-plane",
+            "azure:///subscriptions/S/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm1",
+            "azure:///subscriptions/S/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets//virtualMachines/0",
+        ] {
+            assert_eq!(scale_set_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_what_we_added_is_removed_and_only_when_it_is_there() {
+        let change = change(
+            &set(&["a", "b"]),
+            &set(&["b", "old", "theirs"]),
+            &set(&["old", "gone", "b"]),
+        );
+        assert_eq!(
+            change,
+            Change {
+                add: set(&["a"]),
+                remove: set(&["old"])
+            }
+        );
+    }
+
+    #[test]
+    fn done_twice_is_nothing_to_do() {
+        let (wanted, ours) = (set(&["a", "b"]), set(&["a", "b", "c"]));
+        let mut there = set(&["c", "x"]);
+        let first = change(&wanted, &there, &ours);
+        there.extend(first.add);
+        there.retain(|id| !first.remove.contains(id));
+        assert_eq!(change(&wanted, &there, &ours), Change::default());
+    }
+}

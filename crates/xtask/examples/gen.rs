@@ -1,0 +1,6 @@
+//! tmp
+#[path = "../src/generate.rs"]
+mod generate;
+fn main() {
+    generate::run(false).unwrap()
+}
