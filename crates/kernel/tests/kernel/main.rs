@@ -1,0 +1,39 @@
+//! What the kernel really does, in namespaces of this process's own: needs no root where the kernel allows user
+//! namespaces, and fails where it does not.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test says by a panic what did not hold, and runs programs"
+)]
+
+mod namespaces;
+mod worlds;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed};
+
+type Outcome = Result<(), Failed>;
+
+fn main() -> ExitCode {
+    // This binary also plays the program in the worlds that its tests make.
+    if let Some(part) = std::env::args().nth(1).as_deref().and_then(worlds::part) {
+        return part();
+    }
+    podid_kernel::world::run((), |_, ()| {
+        let mut trials = Vec::new();
+        trials.extend(worlds::trials());
+        trials.extend(namespaces::trials());
+        libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    })
+}
+
+/// Names a test by its function.
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        vec![$(libtest_mimic::Trial::test(concat!(module_path!(), "::", stringify!($name)), $name)),*]
+    };
+}
+use trials;
