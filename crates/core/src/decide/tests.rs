@@ -1,0 +1,522 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::identity::{Assignment, Binding, Credential, ObjectName, TokenSource};
+use crate::ids::Guid;
+use crate::index::Index;
+use crate::pod::PodRef;
+
+fn pod(namespace: &str, name: &str, last: u8, labels: &[(&str, &str)]) -> Pod {
+    Pod {
+        id: PodRef {
+            object: ObjectName::new(namespace, name),
+            uid: format!("{namespace}-{name}-uid").into(),
+        },
+        addresses: vec![[10, 0, 0, last].into()],
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect(),
+        service_account: "default".into(),
+        phase: Phase::Active,
+        host_network: false,
+    }
+}
+
+fn resource_id(name: &str) -> String {
+    format!(
+        "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+    )
+}
+
+fn identity(namespace: &str, name: &str, client: u128) -> Identity {
+    Identity {
+        object: ObjectName::new(namespace, name),
+        client_id: Some(Guid::from_u128(client)),
+        object_id: Some(Guid::from_u128(client + 1000)),
+        resource_id: Some(resource_id(name).parse().unwrap()),
+        credential: Credential::Managed(TokenSource::Imds),
+        namespaced: false,
+    }
+}
+
+fn binding(namespace: &str, identity: &str, selector: &str) -> Binding {
+    Binding {
+        object: ObjectName::new(namespace, format!("{identity}-binding")),
+        identity: identity.into(),
+        selector: selector.into(),
+        default: false,
+    }
+}
+
+fn exception(namespace: &str, labels: &[(&str, &str)]) -> Exception {
+    let labels: BTreeMap<_, _> = labels
+        .iter()
+        .map(|(key, value)| ((*key).into(), (*value).into()))
+        .collect();
+    Exception {
+        object: ObjectName::new(namespace, "ex"),
+        labels,
+    }
+}
+
+fn assignment(pod: (&str, &str), identity: Identity, assigned: bool) -> Assignment {
+    Assignment {
+        object: ObjectName::new("default", format!("{}-{}", pod.1, identity.object.name)),
+        pod: ObjectName::new(pod.0, pod.1),
+        identity: Arc::new(identity),
+        assigned,
+        default: false,
+    }
+}
+
+/// Two tenants with the same names and selectors; pod `demo` in both, `two` with two identities.
+fn index() -> Index {
+    let mut index = Index::new();
+    for (namespace, last, client) in [("a", 1, 1), ("b", 11, 11)] {
+        index.apply_pod(pod(namespace, "demo", last, &[("aadpodidbinding", "demo")]));
+        index.apply_pod(pod(namespace, "two", last + 1, &[("aadpodidbinding", "foo")]));
+        index.apply_pod(pod(namespace, "bare", last + 2, &[("app", "x")]));
+        index.apply_identity(identity(namespace, "demo", client));
+        index.apply_identity(identity(namespace, "second", client + 1));
+        index.apply_identity(identity(namespace, "first", client + 2));
+        index.apply_binding(binding(namespace, "demo", "demo"));
+        index.apply_binding(binding(namespace, "second", "foo"));
+        index.apply_binding(binding(namespace, "first", "foo"));
+    }
+    index
+}
+
+fn outcome(
+    index: &mut Index,
+    policy: Policy,
+    last: u8,
+    selector: Option<Selector<'_>>,
+) -> Result<String, Reason> {
+    let request = TokenRequest {
+        resource: "https://vault.azure.net".into(),
+        selector,
+    };
+    let world = index.snapshot();
+    let caller = Caller::Address([10, 0, 0, last].into());
+    match decide(&world, policy, caller, Question::Token(&request), &mut ()) {
+        Decision::Issue { pod, identity } => {
+            assert_eq!(
+                *pod.namespace(),
+                identity.object.namespace,
+                "never another namespace's"
+            );
+            Ok(identity.object.to_string())
+        }
+        Decision::PassThrough { .. } => Ok("passed".to_owned()),
+        Decision::Refuse(refusal) => Err(refusal.reason),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is a request's optional selector")]
+fn by_client(client: u128) -> Option<Selector<'static>> {
+    Some(Selector::ClientId(Guid::from_u128(client)))
+}
+
+#[test]
+fn a_pod_gets_what_is_bound_in_its_own_namespace_and_nothing_else() {
+    let mut index = index();
+    let policy = Policy::default();
+    for (last, selector, expected) in [
+        (1, None, Ok("a/demo")),
+        (11, None, Ok("b/demo")),
+        (1, by_client(1), Ok("a/demo")),
+        (1, by_client(11), Err(Reason::IdentityNotBound)),
+        (1, by_client(2), Err(Reason::IdentityNotBound)),
+        (2, by_client(2), Ok("a/second")),
+        (2, by_client(3), Ok("a/first")),
+        (2, Some(Selector::ObjectId(Guid::from_u128(1002))), Ok("a/second")),
+        (
+            2,
+            Some(Selector::ResourceId(resource_id("SECOND").to_uppercase().into())),
+            Ok("a/second"),
+        ),
+        (
+            2,
+            Some(Selector::Malformed("second".into())),
+            Err(Reason::IdentityNotBound),
+        ),
+        (3, None, Err(Reason::NoBindingLabel)),
+        (99, None, Err(Reason::PodNotFound)),
+    ] {
+        assert_eq!(
+            outcome(&mut index, policy, last, selector.clone()),
+            expected.map(str::to_owned),
+            "pod .{last}, {selector:?}"
+        );
+    }
+}
+
+#[test]
+fn of_several_the_default_comes_first_then_the_name() {
+    let mut index = index();
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 2, None).unwrap(),
+        "a/first"
+    );
+    let refuse = Policy {
+        ambiguous: Ambiguous::Refuse,
+        ..Policy::default()
+    };
+    assert_eq!(
+        outcome(&mut index, refuse, 2, None),
+        Err(Reason::IdentityAmbiguous)
+    );
+    index.apply_binding(Binding {
+        default: true,
+        ..binding("a", "second", "foo")
+    });
+    for policy in [Policy::default(), refuse] {
+        assert_eq!(outcome(&mut index, policy, 2, None).unwrap(), "a/second");
+    }
+}
+
+#[test]
+fn selectors_of_bindings_are_compared_exactly() {
+    let mut index = index();
+    index.apply_pod(pod("a", "case", 4, &[("aadpodidbinding", "Demo")]));
+    index.apply_pod(pod("a", "empty", 5, &[("aadpodidbinding", "")]));
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 4, None),
+        Err(Reason::NoBinding)
+    );
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 5, None),
+        Err(Reason::NoBindingLabel)
+    );
+}
+
+#[test]
+fn an_exception_needs_all_its_labels_in_its_own_namespace() {
+    let mut index = index();
+    let both = [("app", "x"), ("tier", "t")];
+    index.apply_exception(exception("a", &both));
+    index.apply_pod(pod("a", "both", 4, &both));
+    index.apply_pod(pod("b", "both", 14, &both));
+    let any = Policy {
+        exception_match: ExceptionMatch::Any,
+        ..Policy::default()
+    };
+    assert_eq!(outcome(&mut index, Policy::default(), 4, None).unwrap(), "passed");
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 14, None),
+        Err(Reason::NoBindingLabel)
+    );
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 3, None),
+        Err(Reason::NoBindingLabel)
+    );
+    assert_eq!(outcome(&mut index, any, 3, None).unwrap(), "passed");
+    index.apply_exception(exception("a", &[]));
+    for policy in [Policy::default(), any] {
+        assert_eq!(
+            outcome(&mut index, policy, 4, None),
+            Err(Reason::NoBindingLabel),
+            "no label excepts nothing"
+        );
+    }
+}
+
+#[test]
+fn what_was_removed_is_told_apart_from_what_is_late() {
+    let mut index = index();
+    assert_eq!(outcome(&mut index, Policy::default(), 1, None).unwrap(), "a/demo");
+    index.delete_binding(&ObjectName::new("a", "demo-binding"));
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 1, None),
+        Err(Reason::BindingRemoved)
+    );
+    index.apply_binding(binding("a", "demo", "demo"));
+    assert_eq!(outcome(&mut index, Policy::default(), 1, None).unwrap(), "a/demo");
+    index.delete_identity(&ObjectName::new("a", "demo"));
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 1, None),
+        Err(Reason::BindingRemoved)
+    );
+    index.apply_binding(binding("a", "late", "late"));
+    index.apply_pod(pod("a", "late", 4, &[("aadpodidbinding", "late")]));
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 4, None),
+        Err(Reason::IdentityMissing)
+    );
+    // A watch that starts over replaces the view in one step, and what it no longer has is removed too.
+    index.reset_bindings(vec![binding("b", "demo", "demo")]);
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 2, None),
+        Err(Reason::BindingRemoved)
+    );
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 11, None).unwrap(),
+        "b/demo"
+    );
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 2, by_client(2)),
+        Err(Reason::BindingRemoved)
+    );
+}
+
+#[test]
+fn standard_mode_uses_assignments_and_waits_for_those_not_yet_made() {
+    let mut index = index();
+    let standard = |namespaced| Policy {
+        mode: Mode::Standard { namespaced },
+        ..Policy::default()
+    };
+    assert_eq!(
+        outcome(&mut index, standard(false), 1, None),
+        Err(Reason::NoBinding)
+    );
+    assert_eq!(
+        outcome(&mut index, standard(false), 3, None),
+        Err(Reason::NoBindingLabel)
+    );
+    index.apply_assignment(assignment(("a", "demo"), identity("a", "demo", 1), false));
+    assert_eq!(
+        outcome(&mut index, standard(false), 1, None),
+        Err(Reason::IdentityNotAssigned)
+    );
+    assert_eq!(
+        outcome(&mut index, standard(false), 1, by_client(1)),
+        Err(Reason::IdentityNotAssigned)
+    );
+    index.apply_assignment(assignment(("a", "demo"), identity("a", "demo", 1), true));
+    assert_eq!(
+        outcome(&mut index, standard(true), 1, by_client(1)).unwrap(),
+        "a/demo"
+    );
+
+    // An identity of another namespace, as the operator of this mode allows.
+    index.apply_assignment(assignment(("a", "bare"), identity("shared", "s", 50), true));
+    let world = index.snapshot();
+    let request = TokenRequest {
+        resource: "r".into(),
+        selector: None,
+    };
+    let ask = |policy: Policy| {
+        let caller = Caller::Address([10, 0, 0, 3].into());
+        decide(&world, policy, caller, Question::Token(&request), &mut ()).reason()
+    };
+    assert_eq!(ask(standard(false)), Reason::TokenIssued);
+    assert_eq!(ask(standard(true)), Reason::IdentityNotBound);
+}
+
+#[test]
+fn a_connection_stays_the_pods_that_opened_it() {
+    let mut index = index();
+    let proven = |uid| Caller::Proven {
+        uid,
+        address: [10, 0, 0, 1].into(),
+    };
+    let reason = |index: &mut Index, caller| {
+        identify(&index.snapshot(), caller)
+            .map(|_| ())
+            .map_err(|no| no.reason)
+    };
+    assert_eq!(reason(&mut index, proven("a-demo-uid")), Ok(()));
+    assert_eq!(
+        reason(&mut index, proven("a-two-uid")),
+        Err(Reason::PodGone),
+        "not its address"
+    );
+
+    // The address is given to a new pod while the old pod's deletion is late.
+    let new = Pod {
+        id: PodRef {
+            object: ObjectName::new("a", "new"),
+            uid: "new-uid".into(),
+        },
+        ..pod("a", "new", 1, &[])
+    };
+    index.apply_pod(new);
+    assert_eq!(
+        reason(&mut index, proven("a-demo-uid")),
+        Err(Reason::AddressAmbiguous)
+    );
+    assert_eq!(
+        reason(&mut index, proven("new-uid")),
+        Err(Reason::AddressAmbiguous)
+    );
+    index.delete_pod("a-demo-uid");
+    assert_eq!(reason(&mut index, proven("a-demo-uid")), Err(Reason::PodGone));
+    assert_eq!(reason(&mut index, proven("new-uid")), Ok(()));
+    // The old pod's deletion comes once more.
+    index.delete_pod("a-demo-uid");
+    assert_eq!(reason(&mut index, proven("new-uid")), Ok(()));
+}
+
+#[test]
+fn finished_pods_and_pods_on_the_nodes_network_get_nothing() {
+    let mut index = index();
+    index.apply_pod(Pod {
+        phase: Phase::Finished,
+        ..pod("a", "demo", 1, &[("aadpodidbinding", "demo")])
+    });
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 1, None),
+        Err(Reason::PodNotFound)
+    );
+    for name in ["host1", "host2"] {
+        index.apply_pod(Pod {
+            host_network: true,
+            ..pod("a", name, 200, &[("aadpodidbinding", "demo")])
+        });
+    }
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 200, None),
+        Err(Reason::HostNetwork)
+    );
+    index.apply_pod(pod("a", "clash", 200, &[]));
+    assert_eq!(
+        outcome(&mut index, Policy::default(), 200, None),
+        Err(Reason::AddressAmbiguous)
+    );
+}
+
+#[test]
+fn paths_are_open_by_policy_and_by_exception_only() {
+    let mut index = index();
+    index.apply_exception(exception("a", &[("app", "x")]));
+    let world = index.snapshot();
+    let reason = |policy: Policy, last: u8, group| {
+        decide(
+            &world,
+            policy,
+            Caller::Address([10, 0, 0, last].into()),
+            Question::Path(group),
+            &mut (),
+        )
+        .reason()
+    };
+    let policy = Policy::default();
+    assert_eq!(
+        reason(policy, 99, PathGroup::Instance),
+        Reason::PassedThrough,
+        "unknown callers too"
+    );
+    assert_eq!(reason(policy, 1, PathGroup::Attested), Reason::PathClosed);
+    assert_eq!(reason(policy, 3, PathGroup::Attested), Reason::PassedThrough);
+    assert_eq!(reason(policy, 1, PathGroup::Identity), Reason::PathClosed);
+    let blocked = Policy {
+        instance: Access::Blocked,
+        ..policy
+    };
+    assert_eq!(
+        reason(blocked, 3, PathGroup::Instance),
+        Reason::PathClosed,
+        "blocked for everybody"
+    );
+}
+
+#[test]
+fn a_refusal_says_what_was_looked_for_and_the_steps_are_recorded() {
+    let mut index = index();
+    let world = index.snapshot();
+    let request = TokenRequest {
+        resource: "r".into(),
+        selector: by_client(11),
+    };
+    let mut steps = Steps::default();
+    let caller = Caller::Address([10, 0, 0, 1].into());
+    let decision = decide(
+        &world,
+        Policy::default(),
+        caller,
+        Question::Token(&request),
+        &mut steps,
+    );
+    let Decision::Refuse(refusal) = decision else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(
+        refusal.describe(),
+        "Identity not found: the identity asked for is not bound to this pod (pod a/demo, selector demo, client id \
+         00000000-0000-0000-0000-00000000000b); ask for one that is bound to it, or bind this one under the pod's selector"
+    );
+    let said: Vec<_> = steps.0.iter().map(|(what, _)| *what).collect();
+    assert_eq!(said, ["pod", "exception", "binding", "identity"]);
+}
+
+/// What may happen to the world.
+#[derive(Clone, Debug)]
+enum Event {
+    Bind(u8, u8, u8),
+    Unbind(u8, u8),
+    Identity(u8, u8),
+    NoIdentity(u8, u8),
+    Pod(u8, u8, u8),
+    NoPod(u8, u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let n = 0..3_u8;
+    prop_oneof![
+        (n.clone(), n.clone(), n.clone()).prop_map(|(ns, id, sel)| Event::Bind(ns, id, sel)),
+        (n.clone(), n.clone()).prop_map(|(ns, id)| Event::Unbind(ns, id)),
+        (n.clone(), n.clone()).prop_map(|(ns, id)| Event::Identity(ns, id)),
+        (n.clone(), n.clone()).prop_map(|(ns, id)| Event::NoIdentity(ns, id)),
+        (n.clone(), n.clone(), n.clone()).prop_map(|(ns, name, sel)| Event::Pod(ns, name, sel)),
+        (n.clone(), n).prop_map(|(ns, name)| Event::NoPod(ns, name)),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a token is only ever of an identity that exists in the pod's namespace and is
+    /// bound there now under the pod's selector.
+    #[test]
+    fn no_pod_ever_gets_anothers_identity(events in prop::collection::vec(event(), 1..40), asked in 0..10_u128) {
+        let mut index = Index::new();
+        let mut bound = BTreeMap::new();
+        let mut there = std::collections::BTreeSet::new();
+        let namespace = |ns: u8| format!("ns{ns}");
+        let client = |ns: u8, id: u8| u128::from(ns) * 3 + u128::from(id);
+        for event in events {
+            match event {
+                Event::Bind(ns, id, sel) => {
+                    index.apply_binding(binding(&namespace(ns), &format!("id{id}"), &format!("sel{sel}")));
+                    bound.insert((ns, id), sel);
+                }
+                Event::Unbind(ns, id) => {
+                    index.delete_binding(&ObjectName::new(namespace(ns), format!("id{id}-binding")));
+                    bound.remove(&(ns, id));
+                }
+                Event::Identity(ns, id) => {
+                    index.apply_identity(identity(&namespace(ns), &format!("id{id}"), client(ns, id)));
+                    there.insert((ns, id));
+                }
+                Event::NoIdentity(ns, id) => {
+                    index.delete_identity(&ObjectName::new(namespace(ns), format!("id{id}")));
+                    there.remove(&(ns, id));
+                }
+                Event::Pod(ns, name, sel) => index.apply_pod(pod(
+                    &namespace(ns), &format!("p{name}"), ns * 3 + name, &[("aadpodidbinding", &format!("sel{sel}"))],
+                )),
+                Event::NoPod(ns, name) => index.delete_pod(&format!("{}-p{name}-uid", namespace(ns))),
+            }
+            let world = index.snapshot();
+            for selector in [None, by_client(asked)] {
+                let request = TokenRequest { resource: "r".into(), selector: selector.clone() };
+                for last in 0..9_u8 {
+                    let caller = Caller::Address([10, 0, 0, last].into());
+                    let decision = decide(&world, Policy::default(), caller, Question::Token(&request), &mut ());
+                    if let Decision::Issue { pod, identity } = decision {
+                        let (ns, id) = bound.iter().find_map(|((ns, id), sel)| {
+                            let same = identity.client_id == Some(Guid::from_u128(client(*ns, *id)))
+                                && pod.selector().is_some_and(|own| **own == *format!("sel{sel}"))
+                                && **pod.namespace() == *namespace(*ns);
+                            same.then_some((*ns, *id))
+                        }).expect("bound now, here, under this selector");
+                        prop_assert!(there.contains(&(ns, id)));
+                        prop_assert!(selector.is_none() || by_client(client(ns, id)) == selector);
+                    }
+                }
+            }
+        }
+    }
+}
