@@ -13,6 +13,7 @@
 pub mod cni;
 mod netlink;
 pub mod netns;
+pub mod redirect;
 pub mod world;
 
 pub use netns::{Links, Namespace, NamespaceError, Room};

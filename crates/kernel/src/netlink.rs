@@ -9,6 +9,7 @@ use netlink_packet_core::{
     NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 /// The kernel fills at most this much at once when the reader offers it (netlink(7), `NLMSG_GOODSIZE` and dumps).
@@ -31,6 +32,7 @@ impl Netlink {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkRoute,
         )?;
+        strict(&socket);
         Ok(Self {
             socket,
             sequence: 0,
@@ -88,5 +90,24 @@ impl Netlink {
                 }
             }
         }
+    }
+}
+
+/// Lets the kernel filter dumps by table. Before Linux 4.20 it cannot, and gives all: the readers filter too.
+fn strict(socket: &OwnedFd) {
+    const LENGTH: libc::socklen_t = 4;
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer is to a c_int that lives for the call, and 4 is its size.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_GET_STRICT_CHK,
+            (&raw const on).cast(),
+            LENGTH,
+        )
+    };
+    if set != 0 {
+        tracing::debug!("the kernel does not filter dumps");
     }
 }

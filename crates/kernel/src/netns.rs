@@ -58,9 +58,9 @@ impl NamespaceError {
         "namespace"
     }
 
-    /// What the kernel said.
-    pub fn kind(&self) -> io::ErrorKind {
-        self.source.kind()
+    /// What the kernel said, as an error number.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.raw_os_error()
     }
 }
 

@@ -8,7 +8,9 @@
     reason = "a test says by a panic what did not hold, and runs programs"
 )]
 
+mod interception;
 mod namespaces;
+mod topology;
 mod worlds;
 
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         let mut trials = Vec::new();
         trials.extend(worlds::trials());
         trials.extend(namespaces::trials());
+        trials.extend(interception::trials());
         libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
     })
 }
