@@ -6,9 +6,7 @@ pub const GROUP: &str = "aadpodidentity.k8s.io";
 /// API group of podid's own kinds; also the prefix of its annotations.
 pub const PODID_GROUP: &str = "podid.dev";
 
-/// Pod label whose value is compared, exactly, with the selectors of bindings.
-/// Source: aad-pod-identity v1.8.17, `CRDLabelKey`.
-pub const BINDING_LABEL: &str = "aadpodidbinding";
+pub use podid_core::pod::BINDING_LABEL;
 
 /// Annotation of an AzureIdentity: with value [`BEHAVIOR_NAMESPACED`] only pods of its namespace may use it.
 /// Source: aad-pod-identity v1.8.17, `BehaviorKey`.
@@ -17,6 +15,24 @@ pub const BEHAVIOR_ANNOTATION: &str = "aadpodidentity.k8s.io/Behavior";
 /// The only value of [`BEHAVIOR_ANNOTATION`] that means something; compared exactly.
 /// Source: aad-pod-identity v1.8.17, `BehaviorNamespaced`.
 pub const BEHAVIOR_NAMESPACED: &str = "namespaced";
+
+/// Annotation of an AzureIdentityBinding: with value `true` its identity is the one that a pod gets which has several
+/// and names none.
+pub const DEFAULT_ANNOTATION: &str = "podid.dev/default";
+
+/// Annotation of an AzureIdentity: its object id (principal id), so that a request may name the identity by it. The
+/// original's spec has no field for it. The controller writes it from the profile.
+pub const OBJECT_ID_ANNOTATION: &str = "podid.dev/object-id";
+
+/// Annotation of an AzureIdentity of type 0: where its tokens come from, [`SOURCE_IMDS`] or [`SOURCE_FEDERATION`]; where
+/// the agent's `--msi-source` says when absent.
+pub const SOURCE_ANNOTATION: &str = "podid.dev/source";
+
+/// Value of [`SOURCE_ANNOTATION`]: the node's metadata service.
+pub const SOURCE_IMDS: &str = "imds";
+
+/// Value of [`SOURCE_ANNOTATION`]: an exchange of the pod's service-account token at Entra.
+pub const SOURCE_FEDERATION: &str = "federation";
 
 /// Label of an AzureAssignedIdentity: the node's name. Source: aad-pod-identity v1.8.17, `pkg/mic` (`nodename`).
 pub const NODE_NAME_LABEL: &str = "nodename";

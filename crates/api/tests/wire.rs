@@ -168,7 +168,7 @@ fn spellings_from_before_1_6_are_read_and_kept() {
     let identity: AzureIdentity = round_trip(
         "apiVersion: aadpodidentity.k8s.io/v1
 kind: AzureIdentity
-metadata: {name: old, namespace: n}
+metadata: {name: old, namespace: my-app}
 spec:
   type: 2
   ClientID: c
@@ -204,13 +204,13 @@ fn the_certificate_example_of_the_original_docs_is_understood() {
 fn both_spellings_with_different_values_are_refused_and_equal_or_empty_ones_are_not() {
     let identity = |spec: &str| -> AzureIdentity {
         read(&format!(
-            "{{apiVersion: aadpodidentity.k8s.io/v1, kind: AzureIdentity, metadata: {{name: a, namespace: n}}, spec: {spec}}}"
+            "{{apiVersion: aadpodidentity.k8s.io/v1, kind: AzureIdentity, metadata: {{name: a, namespace: my-app}}, spec: {spec}}}"
         ))
     };
     let error = identity("{clientID: x, ClientID: y}").folded().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "AzureIdentity n/a: spec.clientID and its old spelling spec.ClientID are both given and differ"
+        "AzureIdentity my-app/a: spec.clientID and its old spelling spec.ClientID are both given and differ"
     );
     assert_eq!(
         identity("{clientID: x, ClientID: x}").folded().unwrap().client_id,
