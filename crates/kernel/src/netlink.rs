@@ -25,12 +25,12 @@ pub(crate) struct Netlink {
 
 impl Netlink {
     /// A socket in the calling thread's network namespace.
-    pub(crate) fn open() -> io::Result<Self> {
+    pub(crate) fn open(protocol: SockProtocol) -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )?;
         strict(&socket);
         Ok(Self {
@@ -55,18 +55,7 @@ impl Netlink {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut message = NetlinkMessage::new(
-            netlink_packet_core::NetlinkHeader::default(),
-            NetlinkPayload::InnerMessage(message),
-        );
-        message.header.flags = NLM_F_REQUEST | flags;
-        message.header.sequence_number = self.sequence;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
-
+        self.send(message, flags)?;
         let mut answers = Vec::new();
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
@@ -90,6 +79,42 @@ impl Netlink {
                 }
             }
         }
+    }
+
+    /// The one answer to a request that has exactly one.
+    pub(crate) fn ask_one<M>(&mut self, message: M) -> io::Result<M>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        self.send(message, 0)?;
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            let bytes = self.buffer.get(..length).unwrap_or_default();
+            let answer = NetlinkMessage::<M>::deserialize(bytes).map_err(io::Error::other)?;
+            if answer.header.sequence_number != self.sequence {
+                continue;
+            }
+            return match answer.payload {
+                NetlinkPayload::InnerMessage(inner) => Ok(inner),
+                NetlinkPayload::Error(error) => Err(error.to_io()),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            };
+        }
+    }
+
+    fn send<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::new(
+            netlink_packet_core::NetlinkHeader::default(),
+            NetlinkPayload::InnerMessage(message),
+        );
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        Ok(())
     }
 }
 

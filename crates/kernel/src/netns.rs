@@ -58,6 +58,11 @@ impl NamespaceError {
         "namespace"
     }
 
+    /// What kind of failure it is.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
     /// What the kernel said, as an error number.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.raw_os_error()

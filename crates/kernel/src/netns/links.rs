@@ -18,6 +18,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use nix::sys::socket::SockProtocol;
 use parking_lot::Mutex;
 
 use super::{Namespace, NamespaceError};
@@ -43,8 +44,8 @@ impl fmt::Debug for Mac {
 impl Links {
     /// Those of the calling thread's namespace.
     pub fn open() -> Result<Self, NamespaceError> {
-        let netlink =
-            Netlink::open().map_err(|source| NamespaceError::new("open a netlink socket", source))?;
+        let netlink = Netlink::open(SockProtocol::NetlinkRoute)
+            .map_err(|source| NamespaceError::new("open a netlink socket", source))?;
         Ok(Self {
             netlink: Mutex::new(netlink),
         })

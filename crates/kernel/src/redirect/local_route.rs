@@ -29,6 +29,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
 
 use super::{RedirectError, Watch};
 use crate::netlink::Netlink;
@@ -359,7 +360,8 @@ impl LocalRoute {
 }
 
 fn open() -> Result<Netlink, RedirectError> {
-    Netlink::open().map_err(|source| RedirectError::kernel("open a netlink socket", source))
+    Netlink::open(SockProtocol::NetlinkRoute)
+        .map_err(|source| RedirectError::kernel("open a netlink socket", source))
 }
 
 fn any_rule() -> RuleMessage {

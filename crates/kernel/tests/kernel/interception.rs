@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
+use netlink_packet_route::rule::RuleAttribute;
 use podid_kernel::Namespace;
 use podid_kernel::redirect::{LocalRoute, Part, RedirectError, SelfTest, State, listen};
 use tokio::io::AsyncWriteExt;
 
+use crate::somebody;
 use crate::topology::{METADATA, Topology, answer_all, ask};
 use crate::{Outcome, trials};
 
@@ -36,16 +38,6 @@ fn check(node: &Namespace) -> Result<State, Failed> {
     Ok(node.run(|| ROUTE.check())??)
 }
 
-/// Runs `ip` in the namespace, as somebody else on the node would.
-fn by_somebody(node: &Namespace, what: &str) -> Outcome {
-    let status = node.run(|| std::process::Command::new("ip").args(what.split(' ')).status())??;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("ip {what}: {status}").into())
-    }
-}
-
 fn start_agent(node: &Namespace) -> Outcome {
     let listener = node.run(|| listen(*METADATA.ip(), METADATA.port()))??;
     listener.set_nonblocking(false)?;
@@ -69,7 +61,7 @@ fn pods_reach_the_agent_instead_of_azure_and_the_node_still_reaches_azure() -> O
         assert_eq!(ask(pod)?, format!("agent {address}"));
     }
     assert_eq!(ask(node)?, "azure 10.1.0.4");
-    by_somebody(node, "link set lo down")?;
+    somebody::loopback_down(node)?;
     for (pod, address) in topology.pods() {
         assert_eq!(
             ask(pod)?,
@@ -96,33 +88,33 @@ fn installed_twice_is_once() -> Outcome {
 
 fn removal_takes_exactly_ours() -> Outcome {
     let node = Namespace::create()?;
-    by_somebody(&node, "rule add to 169.254.169.254/32 lookup 7 pref 200")?;
-    by_somebody(&node, "rule add to 169.254.169.0/24 lookup 2579 pref 201")?;
-    by_somebody(&node, "route add local 169.254.169.254/32 dev lo table 7")?;
-    let rules = || -> Result<String, Failed> {
-        let output = node.run(|| std::process::Command::new("ip").args(["rule", "list"]).output())??;
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let before = rules()?;
+    somebody::add_rule(&node, 200, 7, somebody::to([169, 254, 169, 254], 32))?;
+    somebody::add_rule(&node, 201, 2579, somebody::to([169, 254, 169, 0], 24))?;
+    somebody::add_local_route(&node, *METADATA.ip(), 7)?;
+    let before = somebody::rules(&node)?;
     install(&node)?;
-    assert_ne!(rules()?, before);
+    assert_ne!(somebody::rules(&node)?, before);
     node.run(|| ROUTE.remove())??;
-    assert_eq!(rules()?, before);
-    by_somebody(&node, "route del local 169.254.169.254/32 dev lo table 7")
+    assert_eq!(somebody::rules(&node)?, before);
+    // Still there, else this fails.
+    somebody::delete_local_route(&node, *METADATA.ip(), 7)
 }
 
 fn no_single_missing_part_opens_the_way() -> Outcome {
     let topology = Topology::build()?;
     let node = &topology.node;
     install(node)?;
-    for (part, deletion) in [
-        (Part::Route, "route flush table 2579"),
-        (Part::Own, "rule del pref 90"),
-        (Part::Capture, "rule del pref 91"),
-        (Part::Prohibit, "rule del pref 92"),
-        (Part::Landing, "rule del pref 93"),
+    for (part, preference) in [
+        (Part::Route, None),
+        (Part::Own, Some(90)),
+        (Part::Capture, Some(91)),
+        (Part::Prohibit, Some(92)),
+        (Part::Landing, Some(93)),
     ] {
-        by_somebody(node, deletion)?;
+        match preference {
+            Some(preference) => somebody::delete_rule(node, preference)?,
+            None => somebody::delete_local_route(node, *METADATA.ip(), 2579)?,
+        }
         assert_eq!(check(node)?.missing, [part]);
         for (pod, _) in topology.pods() {
             let said = ask(pod)?;
@@ -139,11 +131,20 @@ fn no_single_missing_part_opens_the_way() -> Outcome {
 
 fn a_rule_that_comes_first_is_in_the_way() -> Outcome {
     let node = Namespace::create()?;
-    by_somebody(&node, "rule add from 10.244.0.0/16 lookup 7 pref 50")?;
+    somebody::add_rule(&node, 50, 7, |rule| {
+        rule.header.src_len = 16;
+        rule.attributes
+            .push(RuleAttribute::Source([10, 244, 0, 0].into()));
+    })?;
     // Harmless ones: another destination, the node's own packets, packets with a mark.
-    by_somebody(&node, "rule add to 10.0.0.0/8 lookup 7 pref 51")?;
-    by_somebody(&node, "rule add iif lo lookup 7 pref 52")?;
-    by_somebody(&node, "rule add fwmark 0x200/0xf00 lookup 2004 pref 9")?;
+    somebody::add_rule(&node, 51, 7, somebody::to([10, 0, 0, 0], 8))?;
+    somebody::add_rule(&node, 52, 7, |rule| {
+        rule.attributes.push(RuleAttribute::Iifname("lo".to_owned()));
+    })?;
+    somebody::add_rule(&node, 9, 2004, |rule| {
+        rule.attributes
+            .extend([RuleAttribute::FwMark(0x200), RuleAttribute::FwMask(0xf00)]);
+    })?;
     let state = check(&node)?;
     assert_eq!(state.foreign, ["rule 50 to all lookup 7"]);
     let refused = node.run(|| ROUTE.install())?.unwrap_err();
@@ -151,7 +152,7 @@ fn a_rule_that_comes_first_is_in_the_way() -> Outcome {
     assert!(refused.to_string().contains("rule 50"), "{refused}");
     assert_eq!(check(&node)?.missing.len(), 5, "nothing half done");
     node.run(|| ROUTE.at(2580, 40).install())??;
-    by_somebody(&node, "rule del pref 50")?;
+    somebody::delete_rule(&node, 50)?;
     assert_eq!(
         check(&node)?.foreign.len(),
         2,
@@ -173,10 +174,17 @@ fn a_deleted_rule_wakes_the_watch_and_is_mended() -> Outcome {
         let node = &topology.node;
         install(node)?;
         let mut watch = node.run(|| ROUTE.watch())??;
-        for deletion in ["rule del pref 91", "route flush table 2579"] {
-            by_somebody(node, deletion)?;
+        for rule in [true, false] {
+            if rule {
+                somebody::delete_rule(node, 91)?;
+            } else {
+                somebody::delete_local_route(node, *METADATA.ip(), 2579)?;
+            }
             tokio::time::timeout(podid_testkit::PATIENCE, watch.changed()).await??;
-            assert!(!check(node)?.missing.is_empty(), "after {deletion}");
+            assert_eq!(
+                check(node)?.missing,
+                [if rule { Part::Capture } else { Part::Route }]
+            );
             install(node)?;
             assert!(check(node)?.is_intact());
             // What we did ourselves wakes too; take it all.
@@ -185,7 +193,7 @@ fn a_deleted_rule_wakes_the_watch_and_is_mended() -> Outcome {
                 .is_ok()
             {}
         }
-        by_somebody(node, "route add 10.9.9.0/24 via 10.1.0.1")?;
+        somebody::add_local_route(node, [10, 9, 9, 9].into(), 254)?;
         let woken = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
         assert!(woken.is_err(), "a route of the main table is of no interest");
         Ok(())
@@ -244,7 +252,7 @@ fn the_self_test_says_what_is_wrong() -> Outcome {
         assert!(matches!(silent, RedirectError::NoAnswer(_)), "no agent: {silent}");
         answer_self_test(node, &test)?;
         node.run(|| test.run())??;
-        by_somebody(node, "route flush table 2579")?;
+        somebody::delete_local_route(node, *METADATA.ip(), 2579)?;
         let refused = run()?;
         assert!(
             matches!(refused, RedirectError::Refused { .. }),

@@ -8,8 +8,11 @@
     reason = "a test says by a panic what did not hold, and runs programs"
 )]
 
+mod attestation;
+mod handmade;
 mod interception;
 mod namespaces;
+mod somebody;
 mod topology;
 mod worlds;
 
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         trials.extend(worlds::trials());
         trials.extend(namespaces::trials());
         trials.extend(interception::trials());
+        trials.extend(attestation::trials());
         libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
     })
 }

@@ -2,12 +2,13 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 
 use libtest_mimic::Trial;
 use podid_kernel::{Namespace, Room, cni};
 use tokio::process::Command;
 
+use crate::worlds::say;
 use crate::{Outcome, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -53,36 +54,52 @@ fn a_bridge_pod_and_a_point_to_point_pod_reach_each_other_with_their_own_address
     Ok(())
 }
 
+const SECRET: &str = "/var/run/secrets/azure/tokens/token";
+
+/// The program in the room: says what it sees.
+pub(crate) fn tell_room() -> ExitCode {
+    say(nix::unistd::gethostname().unwrap().display());
+    say(std::fs::read_to_string("/etc/hosts").unwrap().trim());
+    say(std::fs::read_to_string(SECRET).unwrap());
+    say(std::fs::read_link("/proc/self/ns/net").unwrap().display());
+    say(nix::unistd::getpgrp() == nix::unistd::getpid());
+    ExitCode::SUCCESS
+}
+
 fn a_program_sees_its_room() -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let namespace = Namespace::create()?;
+        let folder = tempfile::tempdir()?;
         let hosts = "127.0.0.1 localhost\n10.0.0.7 arm.podid.test\n";
-        let folder = std::env::temp_dir().join(format!("podid-room-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("hosts"), hosts)?;
-        std::fs::write(folder.join("token"), "t")?;
+        std::fs::write(folder.path().join("hosts"), hosts)?;
+        std::fs::write(folder.path().join("token"), "t")?;
         let room = Room::default()
             .hostname("demo")
-            .hosts(folder.join("hosts"))
+            .hosts(folder.path().join("hosts"))
             .empty("/run")
-            .bind(folder.join("token"), "/var/run/secrets/azure/tokens/token");
-        let script = "hostname; cat /etc/hosts; cat /run/secrets/azure/tokens/token; echo; ls /proc/self/ns/net -l; \
-                      ps -o pgid= -p $$ | tr -d ' '; echo $$";
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
+            .bind(folder.path().join("token"), SECRET);
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg("part:room")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let output = namespace.spawn(&room, &mut command)?.wait_with_output().await?;
         let text = String::from_utf8(output.stdout)?;
-        std::fs::remove_dir_all(&folder)?;
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..4], ["demo", "127.0.0.1 localhost", "10.0.0.7 arm.podid.test", "t"], "{text}");
-        let here = std::fs::read_link("/proc/thread-self/ns/net")?.display().to_string();
-        assert!(lines[4].contains("net:[") && !lines[4].contains(&here), "{text}");
-        assert_eq!(lines[5], lines[6], "a process group of its own: {text}");
+        let net = namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net"))??;
+        let seen = [
+            "demo",
+            "127.0.0.1 localhost",
+            "10.0.0.7 arm.podid.test",
+            "t",
+            &net.display().to_string(),
+            "true",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), seen);
         // What was put up for the program is not seen here.
-        assert!(!std::path::Path::new("/run/secrets/azure/tokens/token").exists());
+        assert!(!std::path::Path::new(SECRET).exists());
         assert_ne!(std::fs::read_to_string("/etc/hosts")?, hosts);
         Ok(())
     })
