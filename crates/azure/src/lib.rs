@@ -1,1 +1,16 @@
-//! Clients of Azure: IMDS, Entra, ARM.
+//! Clients of Azure, one file an outside door. They ask once and say what came back: caching, waiting and asking again
+//! are the caller's. No type is shared with the emulator; both are held to the golden bodies in `fixtures/azure`.
+//!
+//! ```text
+//! imds   the node's metadata service    ─┐
+//! entra  secret, certificate, federation ├─▶ AccessToken, or an error with code() and retry()
+//! arm    VM, scale set, identity        ─┘   (arm: typed bodies instead of a token)
+//! ```
+
+mod aadsts;
+mod http;
+pub mod imds;
+mod wire;
+
+pub use crate::http::{ClientError, TlsRoots, TransportError, WallClock};
+pub use imds::{Imds, ImdsError, Who};

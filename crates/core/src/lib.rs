@@ -15,6 +15,7 @@ pub mod index;
 pub mod pod;
 pub mod reason;
 pub mod secret;
+pub mod token;
 pub mod world;
 
 pub use ask::{PathGroup, Route, Selector, TokenRequest};
@@ -25,4 +26,5 @@ pub use index::Index;
 pub use pod::{Phase, Pod, PodRef};
 pub use reason::Reason;
 pub use secret::Secret;
+pub use token::{AccessToken, Retry, SourceError, TroubleKind};
 pub use world::World;
