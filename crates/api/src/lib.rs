@@ -8,6 +8,7 @@ pub mod crd;
 pub mod exception;
 pub mod identity;
 pub mod names;
+pub mod pod;
 pub mod profile;
 mod spelling;
 

@@ -50,6 +50,20 @@ pub enum ResourceError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An annotation has a value that cannot be used.
+    #[error("{kind} {object}: annotation {annotation}: {value:?} is not valid: {reason}")]
+    Annotation {
+        /// Kind of the object.
+        kind: &'static str,
+        /// `namespace/name`.
+        object: String,
+        /// The annotation's key.
+        annotation: &'static str,
+        /// The value given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl ResourceError {
@@ -59,6 +73,7 @@ impl ResourceError {
             Self::Contradiction { .. } => "resource_contradiction",
             Self::Missing { .. } => "resource_field_missing",
             Self::Invalid { .. } => "resource_field_invalid",
+            Self::Annotation { .. } => "resource_annotation_invalid",
         }
     }
 }

@@ -159,7 +159,8 @@ impl Index {
     /// The world as it is now.
     pub fn snapshot(&mut self) -> World {
         if std::mem::take(&mut self.pods_dirty) {
-            self.world.pods = Arc::new(pods(&self.pods));
+            let version = self.world.pods.version + 1;
+            self.world.pods = Arc::new(pods(&self.pods, version));
         }
         let dirty = std::mem::take(&mut self.dirty);
         if !dirty.is_empty() {
@@ -325,7 +326,7 @@ fn removed(old: &NamespaceView, bound: &HashMap<Arc<str>, Bound>) -> HashMap<Arc
     removed
 }
 
-fn pods(pods: &HashMap<Arc<str>, Arc<Pod>>) -> Pods {
+fn pods(pods: &HashMap<Arc<str>, Arc<Pod>>, version: u64) -> Pods {
     let mut by_address: HashMap<IpAddr, At> = HashMap::with_capacity(pods.len());
     for pod in pods.values().filter(|pod| pod.phase == Phase::Active) {
         for address in &pod.addresses {
@@ -346,6 +347,7 @@ fn pods(pods: &HashMap<Arc<str>, Arc<Pod>>) -> Pods {
         }
     }
     Pods {
+        version,
         by_uid: pods.clone(),
         by_address,
     }

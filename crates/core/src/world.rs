@@ -20,6 +20,8 @@ pub struct World {
 /// The pods of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
+    /// Rises with every change of a pod.
+    pub(crate) version: u64,
     pub(crate) by_uid: HashMap<Arc<str>, Arc<Pod>>,
     pub(crate) by_address: HashMap<IpAddr, At>,
 }
@@ -95,6 +97,11 @@ impl World {
     /// All pods, in no order.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.by_uid.values()
+    }
+
+    /// Rises with every change of this node's pods; 0 before the first.
+    pub fn pods_version(&self) -> u64 {
+        self.pods.version
     }
 
     /// What is declared in `namespace`; none when nothing ever was.
