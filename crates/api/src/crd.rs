@@ -10,9 +10,10 @@ use crate::{
     AzureAssignedIdentity, AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile,
 };
 
-/// ARM id of a user-assigned managed identity, in any case, in RE2 (which both `pattern` and CEL's `matches` use).
-/// aad-pod-identity v1.8.17 has the same without anchors and with `.+?`, which lets a query or a second id through.
-pub const IDENTITY_ID_PATTERN: &str = "(?i)^/subscriptions/[^/?#%\\s]+/resourcegroups/[^/?#%\\s]+/providers/microsoft[.]managedidentity/userassignedidentities/[^/?#%\\s]+$";
+/// ARM id of a user-assigned managed identity, in any case, in RE2 (which both `pattern` and CEL's `matches` use); the
+/// same language as [`podid_core::IdentityResourceId`]. aad-pod-identity v1.8.17 has it without anchors and with `.+?`,
+/// which lets a query or a second id through.
+pub const IDENTITY_ID_PATTERN: &str = "(?i)^/subscriptions/[-0-9A-Za-z_.()\\x{80}-\\x{10FFFF}]+/resourcegroups/[-0-9A-Za-z_.()\\x{80}-\\x{10FFFF}]+/providers/microsoft[.]managedidentity/userassignedidentities/[-0-9A-Za-z_.()\\x{80}-\\x{10FFFF}]+$";
 
 /// A UUID, as client and object ids are.
 const UUID_PATTERN: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";

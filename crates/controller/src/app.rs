@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile};
+use podid_api::PodIdentityProfile;
 use podid_rt::clock::Clock;
 use podid_rt::probes::Probes;
 use podid_rt::readiness::Readiness;
@@ -19,10 +19,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::args::Assignment;
+use crate::desired::Kind;
 use crate::metrics::ControllerMetrics;
 use crate::reconcile::Reconciler;
 use crate::report::Placement;
-use crate::world::{Made, Namespaces, Nodes, Objects, Profiles, World};
+use crate::world::{Namespaces, Nodes, Objects, Profiles, World};
 
 /// What an [`App`] is made of.
 pub struct AppConfig {
@@ -89,9 +90,14 @@ impl App {
         let synced = Readiness::new();
 
         spawn_watch::<PodIdentityProfile>("watch-profiles", &client, Profiles(world.clone()), &synced, tasks);
-        spawn_made::<AzureIdentity>("watch-identities", &client, &world, &synced, tasks);
-        spawn_made::<AzureIdentityBinding>("watch-bindings", &client, &world, &synced, tasks);
-        spawn_made::<AzurePodIdentityException>("watch-exceptions", &client, &world, &synced, tasks);
+        for kind in Kind::ALL {
+            let index = Objects {
+                world: world.clone(),
+                kind,
+            };
+            let api = Api::all_with(client.clone(), &kind.resource());
+            spawn_follow(kind.watch(), api, index, &synced, tasks);
+        }
         spawn_watch::<PartialObjectMeta<Namespace>>(
             "watch-namespaces",
             &client,
@@ -155,15 +161,24 @@ fn spawn_watch<K>(
         + Send
         + 'static,
 {
-    let guard = synced.guard(name);
-    let stop = tasks.stop().clone();
-    let api = Api::<K>::all(client.clone());
-    tasks.spawn(name, follow(api, watcher::Config::default(), index, guard, stop));
+    spawn_follow(name, Api::<K>::all(client.clone()), index, synced, tasks);
 }
 
-fn spawn_made<K>(name: &'static str, client: &Client, world: &World, synced: &Readiness, tasks: &mut Tasks)
-where
-    K: Made + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+fn spawn_follow<K>(
+    name: &'static str,
+    api: Api<K>,
+    index: impl podid_rt::watch::Index<K> + 'static,
+    synced: &Readiness,
+    tasks: &mut Tasks,
+) where
+    K: kube::Resource<DynamicType: Send>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
-    spawn_watch::<K>(name, client, Objects(world.clone()), synced, tasks);
+    let guard = synced.guard(name);
+    let stop = tasks.stop().clone();
+    tasks.spawn(name, follow(api, watcher::Config::default(), index, guard, stop));
 }

@@ -1,51 +1,103 @@
-//! Why an entry of the profile is not in force: stable codes, and one sentence each.
+//! Why an entry of the profile is not in force: stable codes, and what to say about each.
 
 use podid_api::profile::EntryError;
+
+/// One reason. The reference page of codes is made from these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryCode {
+    /// Stable code.
+    pub code: &'static str,
+    /// What happened, in one sentence without end stop.
+    pub text: &'static str,
+    /// What would help.
+    pub fix: &'static str,
+    /// Whether it may go away by itself; the entry is then `Updating` and not `Failed`.
+    pub passing: bool,
+}
+
+/// All reasons.
+pub const ENTRY_CODES: &[EntryCode] = &[
+    NOT_OURS,
+    KUBENET,
+    RESERVED,
+    SELECTOR,
+    DUPLICATE,
+    NAMESPACE,
+    REFUSED,
+    UNAVAILABLE,
+];
+
+pub(crate) const NOT_OURS: EntryCode = EntryCode {
+    code: "object_not_ours",
+    text: "An object of the entry's name was made by somebody else, and is left alone",
+    fix: "delete that object, or choose another name",
+    passing: false,
+};
+
+pub(crate) const KUBENET: EntryCode = EntryCode {
+    code: "kubenet_not_allowed",
+    text: "The cluster's network plugin is kubenet, where a pod with NET_RAW may take another pod's address",
+    fix: "use Azure CNI, or set allowNetworkPluginKubenet and drop NET_RAW by policy",
+    passing: false,
+};
+
+pub(crate) const RESERVED: EntryCode = EntryCode {
+    code: "name_reserved",
+    text: "The name belongs to an object that podid itself keeps",
+    fix: "choose another name",
+    passing: false,
+};
+
+pub(crate) const SELECTOR: EntryCode = EntryCode {
+    code: "selector_invalid",
+    text: "No pod can carry the selector as a label's value",
+    fix: "give a bindingSelector of at most 63 characters",
+    passing: false,
+};
+
+pub(crate) const DUPLICATE: EntryCode = EntryCode {
+    code: "duplicate_entry",
+    text: "The same namespace and name stand in the profile twice; the first one counts",
+    fix: "remove one",
+    passing: false,
+};
+
+pub(crate) const NAMESPACE: EntryCode = EntryCode {
+    code: "namespace_terminating",
+    text: "The entry's namespace is being deleted",
+    fix: "",
+    passing: true,
+};
+
+pub(crate) const REFUSED: EntryCode = EntryCode {
+    code: "write_refused",
+    text: "The API server refused the entry's object",
+    fix: "read the message: a validation, an admission webhook or missing rights of the controller",
+    passing: false,
+};
+
+pub(crate) const UNAVAILABLE: EntryCode = EntryCode {
+    code: "api_unavailable",
+    text: "The API server could not be reached, or asked to come back",
+    fix: "",
+    passing: true,
+};
 
 /// What stands in the way of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Obstacle {
-    /// Stable code.
-    pub(crate) code: &'static str,
-    /// One sentence.
+    /// Which reason.
+    pub(crate) code: EntryCode,
+    /// One sentence about this entry.
     pub(crate) message: String,
-    /// Whether it may go away by itself.
-    pub(crate) passing: bool,
 }
 
-/// An object of the same name was made by somebody else.
-pub(crate) const NOT_OURS: &str = "object_not_ours";
-/// Kubenet without consent.
-pub(crate) const KUBENET: &str = "kubenet_not_allowed";
-/// The name is used by the controller itself.
-pub(crate) const RESERVED: &str = "name_reserved";
-/// No pod can carry the selector as a label.
-pub(crate) const SELECTOR: &str = "selector_invalid";
-/// The same entry stands in the profile twice.
-pub(crate) const DUPLICATE: &str = "duplicate_entry";
-/// The namespace is being deleted.
-pub(crate) const NAMESPACE: &str = "namespace_terminating";
-/// The API server refused the object.
-pub(crate) const REFUSED: &str = "write_refused";
-/// The API server could not be reached, or asked to come back.
-pub(crate) const UNAVAILABLE: &str = "api_unavailable";
-
 impl Obstacle {
-    /// Stays until somebody changes something.
-    pub(crate) fn lasting(code: &'static str, message: impl Into<String>) -> Self {
+    /// `code`, with what it means for one entry.
+    pub(crate) fn new(code: EntryCode, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
-            passing: false,
-        }
-    }
-
-    /// May go away by itself.
-    pub(crate) fn passing(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            passing: true,
         }
     }
 }
@@ -53,7 +105,7 @@ impl Obstacle {
 impl From<&Obstacle> for EntryError {
     fn from(obstacle: &Obstacle) -> Self {
         Self {
-            code: obstacle.code.to_owned(),
+            code: obstacle.code.code.to_owned(),
             message: obstacle.message.clone(),
         }
     }

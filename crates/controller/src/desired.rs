@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use podid_api::names::{ADDON_EXCEPTION, ADDON_LABEL, ADDON_LABEL_VALUE, ADDON_NAMESPACE};
+use podid_api::names::{
+    ADDON_EXCEPTION, ADDON_LABEL, ADDON_LABEL_VALUE, ADDON_NAMESPACE, OBJECT_ID_ANNOTATION,
+};
 use podid_api::profile::{PodIdentity, PodIdentityException};
 use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile};
 use serde_json::{Value, json};
@@ -44,7 +46,12 @@ pub(crate) enum Entry {
 pub(crate) struct Desired {
     pub(crate) entry: Entry,
     pub(crate) spec: Value,
+    /// Its annotations, all of [`OUR_ANNOTATIONS`].
+    pub(crate) annotations: BTreeMap<String, String>,
 }
+
+/// The annotations that the controller writes; all others are people's.
+pub(crate) const OUR_ANNOTATIONS: &[&str] = &[OBJECT_ID_ANNOTATION];
 
 /// All that the profile wants.
 #[derive(Debug, Default, PartialEq)]
@@ -65,7 +72,7 @@ pub(crate) fn wanted(profile: Option<&PodIdentityProfile>) -> Wanted {
     };
     let spec = &profile.spec;
     if spec.kubenet_refused() {
-        let refused = || Obstacle::lasting(code::KUBENET, KUBENET_TEXT);
+        let refused = || Obstacle::new(code::KUBENET, KUBENET_TEXT);
         wanted
             .obstacles
             .extend((0..spec.identities().len()).map(|at| (Entry::Identity(at), refused())));
@@ -93,13 +100,7 @@ impl Wanted {
     fn addon(&mut self) {
         let key = Key::new(Kind::Exception, ADDON_NAMESPACE, ADDON_EXCEPTION);
         let spec = json!({ "podLabels": { ADDON_LABEL: ADDON_LABEL_VALUE } });
-        self.objects.insert(
-            key,
-            Desired {
-                entry: Entry::Addon,
-                spec,
-            },
-        );
+        self.objects.insert(key, Desired::new(Entry::Addon, spec));
     }
 
     fn identity(&mut self, entry: Entry, pod_identity: &PodIdentity) {
@@ -114,8 +115,7 @@ impl Wanted {
             let text = format!(
                 "the selector {selector:?} has more than 63 characters, so no pod can carry it as a label"
             );
-            self.obstacles
-                .insert(entry, Obstacle::lasting(code::SELECTOR, text));
+            self.obstacles.insert(entry, Obstacle::new(code::SELECTOR, text));
             return;
         }
         let key = Key::new(Kind::Identity, namespace, name);
@@ -128,10 +128,16 @@ impl Wanted {
             spec.insert("clientID".to_owned(), json!(client_id));
         }
         let binding = json!({ "azureIdentity": name, "selector": selector });
-        self.objects.insert(key, Desired { entry, spec });
+        let mut desired = Desired::new(entry, spec);
+        if let Some(object_id) = &identity.object_id {
+            desired
+                .annotations
+                .insert(OBJECT_ID_ANNOTATION.to_owned(), object_id.clone());
+        }
+        self.objects.insert(key, desired);
         self.objects.insert(
             Key::new(Kind::Binding, namespace, name),
-            Desired { entry, spec: binding },
+            Desired::new(entry, binding),
         );
     }
 
@@ -145,26 +151,19 @@ impl Wanted {
         match self.objects.get(&key).map(|other| other.entry) {
             Some(Entry::Addon) => {
                 let text = format!("the exception {key} belongs to podid itself; choose another name");
-                self.obstacles
-                    .insert(entry, Obstacle::lasting(code::RESERVED, text));
+                self.obstacles.insert(entry, Obstacle::new(code::RESERVED, text));
             }
             Some(_) => self.duplicate(entry, &key),
             None => {
-                self.objects.insert(
-                    key,
-                    Desired {
-                        entry,
-                        spec: json!({ "podLabels": pod_labels }),
-                    },
-                );
+                let spec = json!({ "podLabels": pod_labels });
+                self.objects.insert(key, Desired::new(entry, spec));
             }
         }
     }
 
     fn duplicate(&mut self, entry: Entry, key: &Key) {
         let text = format!("{key} stands in the profile twice; the first one counts");
-        self.obstacles
-            .insert(entry, Obstacle::lasting(code::DUPLICATE, text));
+        self.obstacles.insert(entry, Obstacle::new(code::DUPLICATE, text));
     }
 
     /// Takes back all objects of entries that have an obstacle: an entry is there as a whole or not at all.
@@ -173,6 +172,16 @@ impl Wanted {
         self.objects
             .retain(|_, desired| !refused.contains(&desired.entry));
         self.obstacles.extend(obstacles);
+    }
+}
+
+impl Desired {
+    fn new(entry: Entry, spec: Value) -> Self {
+        Self {
+            entry,
+            spec,
+            annotations: BTreeMap::new(),
+        }
     }
 }
 
@@ -193,12 +202,24 @@ impl std::fmt::Display for Key {
 }
 
 impl Kind {
+    /// All kinds that the controller makes.
+    pub(crate) const ALL: [Self; 3] = [Self::Identity, Self::Binding, Self::Exception];
+
     /// The kind's name on the wire.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Identity => "AzureIdentity",
             Self::Binding => "AzureIdentityBinding",
             Self::Exception => "AzurePodIdentityException",
+        }
+    }
+
+    /// Name of the task that watches the kind.
+    pub(crate) fn watch(self) -> &'static str {
+        match self {
+            Self::Identity => "watch-identities",
+            Self::Binding => "watch-bindings",
+            Self::Exception => "watch-exceptions",
         }
     }
 

@@ -16,3 +16,4 @@ mod write;
 
 pub use app::{App, AppConfig};
 pub use args::{Assignment, ControllerArgs};
+pub use code::{ENTRY_CODES, EntryCode};

@@ -17,6 +17,8 @@ pub(crate) struct Actual {
     pub(crate) uid: String,
     /// Its spec without empty and absent fields.
     pub(crate) spec: Value,
+    /// Those of its annotations that the controller may have written.
+    pub(crate) annotations: BTreeMap<String, String>,
     /// Whether it is being deleted.
     pub(crate) terminating: bool,
 }
@@ -37,7 +39,7 @@ pub(crate) enum Action {
     CreateNamespace { name: String, entries: BTreeSet<Entry> },
     /// An object is missing.
     Create { key: Key, desired: Desired },
-    /// An object of ours is not as it should be. `extra` are fields of its spec that should not be there.
+    /// An object of ours is not as it should be. `extra` is a merge patch of what should not be there.
     Update {
         key: Key,
         desired: Desired,
@@ -149,12 +151,12 @@ fn in_the_way(wanted: &Wanted, cluster: &Cluster) -> BTreeMap<Entry, Obstacle> {
         {
             let text =
                 format!("{key} was not made by podid and is left alone; delete it, or choose another name");
-            obstacles.insert(desired.entry, Obstacle::lasting(code::NOT_OURS, text));
+            obstacles.insert(desired.entry, Obstacle::new(code::NOT_OURS, text));
         } else if cluster.namespaces.get(&key.namespace) == Some(&true) {
             let text = format!("the namespace {} is being deleted", key.namespace);
             obstacles
                 .entry(desired.entry)
-                .or_insert_with(|| Obstacle::passing(code::NAMESPACE, text));
+                .or_insert_with(|| Obstacle::new(code::NAMESPACE, text));
         }
     }
     obstacles
@@ -168,11 +170,18 @@ fn bring(key: &Key, desired: &Desired, actual: Option<&Actual>, profile_uid: &st
     };
     // While it is on its way out nothing can be done; its deletion is an event and plans again.
     let done = actual.terminating
-        || (actual.spec == desired.spec && actual.owner == Owner::Ours(profile_uid.to_owned()));
+        || (actual.spec == desired.spec
+            && actual.annotations == desired.annotations
+            && actual.owner == Owner::Ours(profile_uid.to_owned()));
     if done {
         return None;
     }
-    let extra = extra(&desired.spec, &actual.spec);
+    let annotations = |of: &BTreeMap<String, String>| serde_json::json!({ "annotations": of });
+    let whole = |spec: &Value, of| serde_json::json!({ "metadata": annotations(of), "spec": spec });
+    let extra = extra(
+        &whole(&desired.spec, &desired.annotations),
+        &whole(&actual.spec, &actual.annotations),
+    );
     Some(Action::Update {
         key,
         desired,

@@ -30,8 +30,11 @@ const CONCURRENCY: usize = 16;
 /// A round without any event, to repair what no event told. Source: the original's `syncRetryDuration` is an hour; ours
 /// costs no request when there is nothing to do.
 const EVERY: Duration = Duration::from_mins(5);
-/// First and longest wait after a round with trouble.
+/// First and longest wait after a round with trouble, when nothing happens.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// Shortest time from one round to the next, after a clean one and after one with trouble: a burst of events is one
+/// round, and a write that is refused is not tried at the pace of other people's events.
+const PACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 pub(crate) struct Reconciler {
     pub(crate) client: Client,
@@ -42,7 +45,8 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    /// Runs until told to stop. `done` is lifted after the first round without trouble.
+    /// Runs until told to stop. `done` is lifted after the first round: an entry that
+    /// cannot be had must not keep the others' controller from being ready.
     pub(crate) async fn run(mut self, watches: impl Future<Output = ()> + Send, done: Guard, stop: Stop) {
         // A half-filled view would look like deletions.
         tokio::select! {
@@ -61,15 +65,19 @@ impl Reconciler {
                     result: if clean { "ok" } else { "trouble" },
                 })
                 .inc();
-            let pause = if clean {
-                done.ready();
+            done.ready();
+            let (pace, pause) = if clean {
                 wait = BACKOFF.0;
-                EVERY
+                (PACE.0, EVERY)
             } else {
                 let now = wait;
                 wait = (wait * 2).min(BACKOFF.1);
-                now
+                (PACE.1, now)
             };
+            tokio::select! {
+                () = stop.requested() => return,
+                () = tokio::time::sleep(pace) => {}
+            }
             tokio::select! {
                 () = stop.requested() => return,
                 _ = changes.changed() => {}
@@ -154,7 +162,7 @@ impl Reconciler {
                 tracing::warn!(
                     object = action.object(),
                     verb,
-                    code = obstacle.code,
+                    code = obstacle.code.code,
                     "{}",
                     obstacle.message
                 );
@@ -195,6 +203,7 @@ impl Reconciler {
     fn count(&self, status: &PodIdentityProfileStatus) {
         for (state, result) in [
             (ProvisioningState::Assigned, "assigned"),
+            (ProvisioningState::Succeeded, "succeeded"),
             (ProvisioningState::Updating, "updating"),
             (ProvisioningState::Failed, "failed"),
         ] {

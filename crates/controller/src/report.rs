@@ -54,7 +54,7 @@ pub(crate) fn report(
         for (at, entry) in profile.spec.exceptions().iter().enumerate() {
             let (state, error) = obstacles
                 .get(&Entry::Exception(at))
-                .map_or((ProvisioningState::Assigned, None), failed);
+                .map_or((ProvisioningState::Succeeded, None), failed);
             status.user_assigned_identity_exceptions.push(EntryStatus {
                 name: entry.name.clone(),
                 namespace: entry.namespace.clone(),
@@ -76,7 +76,7 @@ fn placed(placement: &Placement, resource_id: &str) -> Option<Result<(), Obstacl
 }
 
 fn failed(obstacle: &Obstacle) -> (ProvisioningState, Option<EntryError>) {
-    let state = if obstacle.passing {
+    let state = if obstacle.code.passing {
         ProvisioningState::Updating
     } else {
         ProvisioningState::Failed
@@ -205,13 +205,10 @@ mod tests {
             state(&Placement::Known(on)).provisioning_state,
             ProvisioningState::Assigned
         );
-        let bad = BTreeMap::from([(
-            ID.to_ascii_lowercase(),
-            Err(Obstacle::lasting("assignment_failed", "no")),
-        )]);
+        let bad = BTreeMap::from([(ID.to_ascii_lowercase(), Err(Obstacle::new(code::REFUSED, "no")))]);
         let failed = state(&Placement::Known(bad));
         assert_eq!(failed.provisioning_state, ProvisioningState::Failed);
-        assert_eq!(failed.error.unwrap().code, "assignment_failed");
+        assert_eq!(failed.error.unwrap().code, "write_refused");
     }
 
     #[test]

@@ -6,16 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use kube::core::PartialObjectMeta;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
+use kube::core::{DynamicObject, PartialObjectMeta};
 use parking_lot::Mutex;
+use podid_api::PodIdentityProfile;
 use podid_api::names::PROFILE_NAME;
-use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile};
 use podid_rt::watch::Index;
-use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::desired::{Key, Kind};
+use crate::desired::{Key, Kind, OUR_ANNOTATIONS};
 use crate::plan::{Actual, Cluster, comparable, owner};
 use crate::scale_set::scale_set_of;
 
@@ -91,68 +90,53 @@ impl Index<PodIdentityProfile> for Profiles {
     }
 }
 
-/// A kind that the controller makes.
-pub(crate) trait Made: Resource<DynamicType = ()> {
-    /// Which one.
-    const KIND: Kind;
-    /// Its spec as JSON.
-    fn spec(&self) -> Value;
+/// Index of one of our kinds. The objects are read untyped, so that one malformed object does not stop the watch of all.
+pub(crate) struct Objects {
+    pub(crate) world: World,
+    pub(crate) kind: Kind,
 }
 
-macro_rules! made {
-    ($($kind:ty => $name:expr),* $(,)?) => {
-        $(impl Made for $kind {
-            const KIND: Kind = $name;
-            fn spec(&self) -> Value {
-                serde_json::to_value(&self.spec).unwrap_or_default()
-            }
-        })*
-    };
+impl Objects {
+    fn reduced(&self, object: &DynamicObject) -> (Key, Actual) {
+        let key = Key::new(
+            self.kind,
+            &object.namespace().unwrap_or_default(),
+            &object.name_any(),
+        );
+        let ours = |name: &&str| Some(((*name).to_owned(), object.annotations().get(*name)?.clone()));
+        let actual = Actual {
+            owner: owner(&object.metadata),
+            uid: object.uid().unwrap_or_default(),
+            spec: comparable(object.data.get("spec").cloned().unwrap_or_default()),
+            annotations: OUR_ANNOTATIONS.iter().filter_map(ours).collect(),
+            terminating: object.metadata.deletion_timestamp.is_some(),
+        };
+        (key, actual)
+    }
 }
 
-made! {
-    AzureIdentity => Kind::Identity,
-    AzureIdentityBinding => Kind::Binding,
-    AzurePodIdentityException => Kind::Exception,
-}
-
-/// Index of one of our kinds.
-pub(crate) struct Objects(pub(crate) World);
-
-fn reduced<K: Made>(object: &K) -> (Key, Actual) {
-    let key = Key::new(
-        K::KIND,
-        &object.namespace().unwrap_or_default(),
-        &object.name_any(),
-    );
-    let actual = Actual {
-        owner: owner(object.meta()),
-        uid: object.uid().unwrap_or_default(),
-        spec: comparable(object.spec()),
-        terminating: object.meta().deletion_timestamp.is_some(),
-    };
-    (key, actual)
-}
-
-impl<K: Made> Index<K> for Objects {
-    fn apply(&mut self, object: K) {
-        let (key, actual) = reduced(&object);
-        self.0.change(|state| {
+impl Index<DynamicObject> for Objects {
+    fn apply(&mut self, object: DynamicObject) {
+        let (key, actual) = self.reduced(&object);
+        self.world.change(|state| {
             state.cluster.objects.insert(key, actual);
         });
     }
 
-    fn delete(&mut self, object: K) {
-        let (key, _) = reduced(&object);
-        self.0.change(|state| {
+    fn delete(&mut self, object: DynamicObject) {
+        let (key, _) = self.reduced(&object);
+        self.world.change(|state| {
             state.cluster.objects.remove(&key);
         });
     }
 
-    fn reset(&mut self, objects: Vec<K>) {
-        self.0.change(|state| {
-            state.cluster.objects.retain(|key, _| key.kind != K::KIND);
-            state.cluster.objects.extend(objects.iter().map(reduced));
+    fn reset(&mut self, objects: Vec<DynamicObject>) {
+        self.world.change(|state| {
+            state.cluster.objects.retain(|key, _| key.kind != self.kind);
+            state
+                .cluster
+                .objects
+                .extend(objects.iter().map(|object| self.reduced(object)));
         });
     }
 }

@@ -99,8 +99,15 @@ impl Writer {
             .get_opt(&key.name)
             .await
             .map_err(|error| obstacle(&key.to_string(), &error))?;
-        if before.is_some_and(|object| owner(&object.metadata) == Owner::Foreign) {
-            return Err(not_ours(key));
+        if let Some(object) = before {
+            return match owner(&object.metadata) {
+                Owner::Foreign => Err(not_ours(key)),
+                // Made a moment ago, the watch has not brought it yet.
+                Owner::Ours(_) => {
+                    self.update(key, desired, &object.uid().unwrap_or_default(), None)
+                        .await
+                }
+            };
         }
         let body = self.body(key, desired, None);
         let made = api
@@ -137,7 +144,13 @@ impl Writer {
     ) -> Result<(), Obstacle> {
         let api = self.api(key);
         if let Some(extra) = extra {
-            let patch = json!({ "metadata": { "uid": uid }, "spec": extra });
+            let mut patch = extra.clone();
+            if let Some(patch) = patch.as_object_mut() {
+                let metadata = patch.entry("metadata").or_insert_with(|| json!({}));
+                if let Some(metadata) = metadata.as_object_mut() {
+                    metadata.insert("uid".to_owned(), json!(uid));
+                }
+            }
             let params = PatchParams {
                 field_manager: Some(MANAGED_BY.to_owned()),
                 ..PatchParams::default()
@@ -183,6 +196,9 @@ impl Writer {
         if let Some(metadata) = body.pointer_mut("/metadata").and_then(Value::as_object_mut) {
             metadata.insert("labels".to_owned(), json!({ MANAGED_BY_LABEL: MANAGED_BY }));
             metadata.insert("ownerReferences".to_owned(), self.owner());
+            if !desired.annotations.is_empty() {
+                metadata.insert("annotations".to_owned(), json!(desired.annotations));
+            }
             if let Some(uid) = uid {
                 metadata.insert("uid".to_owned(), json!(uid));
             }
@@ -214,21 +230,21 @@ fn bare(key: &Key) -> Value {
 
 fn not_ours(key: &Key) -> Obstacle {
     let text = format!("{key} was not made by podid and is left alone; delete it, or choose another name");
-    Obstacle::lasting(code::NOT_OURS, text)
+    Obstacle::new(code::NOT_OURS, text)
 }
 
 /// What an error of the API server means for the entry.
 pub(crate) fn obstacle(object: &str, error: &kube::Error) -> Obstacle {
     match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422) => Obstacle::lasting(
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422) => Obstacle::new(
             code::REFUSED,
             format!("the API server refused {object}: {}", status.message),
         ),
-        kube::Error::Api(status) => Obstacle::passing(
+        kube::Error::Api(status) => Obstacle::new(
             code::UNAVAILABLE,
             format!("{object} could not be written: {}", status.message),
         ),
-        other => Obstacle::passing(
+        other => Obstacle::new(
             code::UNAVAILABLE,
             format!("{object} could not be written: {other}"),
         ),

@@ -4,6 +4,9 @@ mod generate;
 mod printer;
 mod tidy;
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 /// Chores of the podid workspace
@@ -31,4 +34,14 @@ fn main() -> anyhow::Result<()> {
         Chore::Generate { check } => generate::run(check),
         Chore::Tidy => tidy::run(),
     }
+}
+
+/// The workspace's folder.
+fn root() -> anyhow::Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = manifest
+        .ancestors()
+        .nth(2)
+        .context("xtask is two folders below the workspace")?;
+    Ok(root.to_owned())
 }

@@ -2,12 +2,11 @@
 
 mod arrows;
 mod files;
+mod words;
 
-use std::path::{Path, PathBuf};
+use anyhow::bail;
 
-use anyhow::{Context as _, bail};
-
-use crate::printer;
+use crate::{printer, root};
 
 /// Checks every rule, reports file sizes, fails with all findings at once.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -15,23 +14,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let sources = files::sources(&root)?;
     let mut findings = arrows::findings(&root)?;
     findings.extend(files::findings(&sources));
+    findings.extend(words::findings(&words::texts(&root)?));
     for (path, lines) in files::long(&sources) {
-        printer::line(&format!("{path}: {lines} lines"));
+        printer::line(&format!("{path}: {lines} lines, more than {}", files::LONG));
     }
     if findings.is_empty() {
         return Ok(());
     }
     bail!("{}", findings.join("\n"))
-}
-
-/// The workspace's folder.
-fn root() -> anyhow::Result<PathBuf> {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(manifest
-        .ancestors()
-        .nth(2)
-        .context("xtask is two folders below the workspace")?
-        .to_owned())
 }
 
 #[cfg(test)]
@@ -48,5 +38,12 @@ mod tests {
         let sources = files::sources(&root().unwrap()).unwrap();
         assert!(sources.len() > 20, "the sources were found");
         assert_eq!(files::findings(&sources), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_file_has_words_that_do_not_belong_in_it() {
+        let texts = words::texts(&root().unwrap()).unwrap();
+        assert!(texts.len() > 100, "the files were found");
+        assert_eq!(words::findings(&texts), Vec::<String>::new());
     }
 }

@@ -36,10 +36,10 @@ fn carry_out(plan: &Plan, mut cluster: Cluster) -> Cluster {
                 cluster.namespaces.insert(name, false);
             }
             Action::Create { key, desired } => {
-                cluster.objects.insert(key, ours(desired.spec));
+                cluster.objects.insert(key, ours(desired));
             }
             Action::Update { key, desired, .. } => {
-                cluster.objects.insert(key, ours(desired.spec));
+                cluster.objects.insert(key, ours(desired));
             }
             Action::Delete { key, .. } => {
                 cluster.objects.remove(&key);
@@ -49,11 +49,12 @@ fn carry_out(plan: &Plan, mut cluster: Cluster) -> Cluster {
     cluster
 }
 
-fn ours(spec: Value) -> Actual {
+fn ours(desired: Desired) -> Actual {
     Actual {
         owner: Owner::Ours("p1".into()),
         uid: "u".into(),
-        spec,
+        spec: desired.spec,
+        annotations: desired.annotations,
         terminating: false,
     }
 }
@@ -156,7 +157,7 @@ fn an_object_made_by_hand_is_left_alone_and_its_entry_fails_as_a_whole() {
     let plan = plan(wanted(Some(&one())), &cluster, "p1");
     assert_eq!(names(&plan), ["delete AzureIdentity team/app"]);
     let obstacle = &plan.obstacles[&Entry::Identity(0)];
-    assert_eq!(obstacle.code, "object_not_ours");
+    assert_eq!(obstacle.code.code, "object_not_ours");
     assert!(
         obstacle.message.contains("AzureIdentityBinding team/app"),
         "{}",
@@ -175,7 +176,7 @@ fn kubenet_without_consent_wants_nothing_and_fails_every_entry() {
         refused
             .obstacles
             .values()
-            .all(|obstacle| obstacle.code == "kubenet_not_allowed")
+            .all(|obstacle| obstacle.code.code == "kubenet_not_allowed")
     );
     profile.spec.allow_network_plugin_kubenet = Some(true);
     assert!(wanted(Some(&profile)).obstacles.is_empty());
@@ -194,7 +195,32 @@ fn drift_is_repaired_and_added_fields_are_named() {
     };
     assert_eq!(
         *extra,
-        Some(json!({ "podLabels": { "more": null }, "PodLabels": null }))
+        Some(json!({ "spec": { "podLabels": { "more": null }, "PodLabels": null } }))
+    );
+}
+
+#[test]
+fn the_object_id_becomes_an_annotation_and_goes_with_it() {
+    let mut profile = one();
+    let identity = |profile: &mut PodIdentityProfile| {
+        profile.spec.user_assigned_identities.as_mut().unwrap()[0]
+            .identity
+            .object_id = Some("o".into());
+    };
+    let before = carry_out(&plan(wanted(Some(&profile)), &system(), "p1"), system());
+    identity(&mut profile);
+    let there = plan(wanted(Some(&profile)), &before, "p1");
+    assert_eq!(names(&there), ["update AzureIdentity team/app"]);
+    let after = carry_out(&there, before);
+    let key = Key::new(Kind::Identity, "team", "app");
+    assert_eq!(after.objects[&key].annotations["podid.dev/object-id"], "o");
+    let gone = plan(wanted(Some(&one())), &after, "p1").stages.concat();
+    let [Action::Update { extra, .. }] = gone.as_slice() else {
+        panic!("one update")
+    };
+    assert_eq!(
+        *extra,
+        Some(json!({ "metadata": { "annotations": { "podid.dev/object-id": null } } }))
     );
 }
 
@@ -218,7 +244,7 @@ fn a_namespace_on_its_way_out_holds_its_entries_back() {
     assert!(
         plan.obstacles
             .values()
-            .all(|obstacle| obstacle.code == "namespace_terminating" && obstacle.passing)
+            .all(|obstacle| obstacle.code.code == "namespace_terminating" && obstacle.code.passing)
     );
 }
 
@@ -228,5 +254,5 @@ fn the_name_of_the_add_ons_exception_is_taken() {
         { "name": "aks-addon-exception", "namespace": "kube-system", "podLabels": { "a": "b" } }] }));
     let wanted = wanted(Some(&profile));
     assert_eq!(wanted.objects.len(), 1);
-    assert_eq!(wanted.obstacles[&Entry::Exception(0)].code, "name_reserved");
+    assert_eq!(wanted.obstacles[&Entry::Exception(0)].code.code, "name_reserved");
 }

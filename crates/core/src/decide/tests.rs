@@ -1,3 +1,5 @@
+//! Tables and properties of decisions.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

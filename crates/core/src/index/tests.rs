@@ -1,3 +1,5 @@
+//! Events in, look-ups out.
+
 use super::*;
 use crate::identity::{Credential, TokenSource};
 use crate::ids::Guid;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 /// From here on a file's length is reported.
-const LONG: usize = 300;
+pub(super) const LONG: usize = 300;
 /// A file longer than this is refused: split it by its nouns.
-const TOO_LONG: usize = 700;
+const TOO_LONG: usize = 600;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "manager", "misc"];
 

@@ -1,6 +1,0 @@
-//! tmp
-#[path = "../src/generate.rs"]
-mod generate;
-fn main() {
-    generate::run(false).unwrap()
-}
