@@ -8,9 +8,13 @@
 //! ```
 
 mod aadsts;
+pub mod cloud;
+pub mod entra;
 mod http;
 pub mod imds;
 mod wire;
 
 pub use crate::http::{ClientError, TlsRoots, TransportError, WallClock};
+pub use cloud::Cloud;
+pub use entra::{Authorities, Authority, ClientCertificate, Endpoint, Entra, EntraError, Proof, TokenAsk};
 pub use imds::{Imds, ImdsError, Who};
