@@ -8,6 +8,7 @@
 //! ```
 
 mod aadsts;
+pub mod arm;
 pub mod cloud;
 pub mod entra;
 mod http;
@@ -15,6 +16,7 @@ pub mod imds;
 mod wire;
 
 pub use crate::http::{ClientError, TlsRoots, TransportError, WallClock};
+pub use arm::{Arm, ArmError};
 pub use cloud::Cloud;
 pub use entra::{Authorities, Authority, ClientCertificate, Endpoint, Entra, EntraError, Proof, TokenAsk};
 pub use imds::{Imds, ImdsError, Who};
