@@ -3,20 +3,23 @@
 //! the real service's.
 //!
 //! ```text
-//! LocalRoute::install ─▶ rules and route in this network namespace ◀─ check / install again (mends)
+//! Interception::install ─▶ rules, route, table in this network namespace ◀─ check / install again (mends)
 //!        │                                      ▲
 //!        └─▶ watch: something changed           └─ remove: exactly ours
-//! listen ─▶ the socket that takes the connections   SelfTest::run ─▶ proves the way of a pod through all of it
+//! Interception::listen ─▶ the socket that takes the connections   SelfTest::run ─▶ proves the way of a pod through all of it
 //! ```
 
+mod interception;
 mod listen;
 mod local_route;
+mod nftables;
 mod self_test;
 mod watch;
 
 use std::io;
 use std::net::SocketAddrV4;
 
+pub use interception::Interception;
 pub use listen::listen;
 pub use local_route::{LocalRoute, Part, State};
 pub use self_test::{NONCE_BYTES, SelfTest};

@@ -15,6 +15,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid, getpid};
@@ -110,8 +111,12 @@ fn unshare_all() -> Result<bool, WorldError> {
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWUTS;
     let (uid, gid) = (geteuid(), getegid());
-    if uid.is_root() && unshare(all).is_ok() {
-        return Ok(false);
+    if uid.is_root() {
+        match unshare(all) {
+            Ok(()) => return Ok(false),
+            Err(Errno::EPERM) => {}
+            Err(errno) => return Err(WorldError::refused(Step::Unshare, errno)),
+        }
     }
     unshare(all | CloneFlags::CLONE_NEWUSER).map_err(|errno| WorldError::refused(Step::Unshare, errno))?;
     // Since Linux 3.19 an ordinary user may map groups only after giving up setgroups (user_namespaces(7)).
@@ -123,7 +128,7 @@ fn unshare_all() -> Result<bool, WorldError> {
 
 fn write_map(file: &str, text: &str) -> Result<(), WorldError> {
     fs::write(format!("/proc/self/{file}"), text).map_err(|error| {
-        let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
         WorldError::refused(Step::MapUser, errno)
     })
 }

@@ -54,6 +54,8 @@ pub struct LocalRoute {
     address: Ipv4Addr,
     table: u32,
     preference: u32,
+    /// Whether packets are delivered to the agent, or only refused
+    delivers: bool,
 }
 
 /// One of the things that make up the interception.
@@ -69,6 +71,8 @@ pub enum Part {
     Prohibit,
     /// The rule that leads to the route
     Capture,
+    /// The table of nf_tables that says where it leads
+    Rewrite,
 }
 
 /// In the order of installation.
@@ -105,6 +109,7 @@ impl fmt::Display for Part {
             Self::Own => "rule for the node's own requests",
             Self::Prohibit => "rule that refuses the rest",
             Self::Capture => "rule that leads to the local route",
+            Self::Rewrite => "nf_tables table podid",
         })
     }
 }
@@ -132,6 +137,7 @@ impl LocalRoute {
             address,
             table: TABLE,
             preference: PREFERENCE,
+            delivers: true,
         }
     }
 
@@ -144,6 +150,28 @@ impl LocalRoute {
         }
     }
 
+    /// Only refuses, where something else leads connections to the agent before routing asks.
+    pub(super) fn refuse_only(self) -> Self {
+        Self {
+            delivers: false,
+            ..self
+        }
+    }
+
+    /// Whatever any way of interception puts in place.
+    pub(super) fn all_parts(self) -> Self {
+        Self {
+            delivers: true,
+            ..self
+        }
+    }
+
+    fn parts(self) -> impl DoubleEndedIterator<Item = Part> {
+        PARTS
+            .into_iter()
+            .filter(move |part| self.delivers || !matches!(part, Part::Route | Part::Capture))
+    }
+
     /// Puts in place what is missing and gives what that was; twice is as once. Takes about a millisecond.
     pub fn install(&self) -> Result<Vec<Part>, RedirectError> {
         let mut netlink = open()?;
@@ -151,7 +179,7 @@ impl LocalRoute {
         if let Some(foreign) = state.foreign.into_iter().next() {
             return Err(RedirectError::Taken(foreign));
         }
-        for part in PARTS.into_iter().filter(|part| state.missing.contains(part)) {
+        for part in self.parts().filter(|part| state.missing.contains(part)) {
             match netlink.change(self.message(part, true), NLM_F_CREATE | NLM_F_EXCL) {
                 Err(error) if error.raw_os_error() != Some(Errno::EEXIST as i32) => {
                     return Err(RedirectError::kernel(format!("add the {part}"), error));
@@ -172,7 +200,7 @@ impl LocalRoute {
         let mut netlink = open()?;
         let mut removed = Vec::new();
         let mut failed = None;
-        for part in PARTS.into_iter().rev() {
+        for part in self.parts().rev() {
             for _ in 0..COPIES {
                 match netlink.change(self.message(part, false), 0) {
                     Ok(()) => removed.push(part),
@@ -192,7 +220,12 @@ impl LocalRoute {
 
     /// Wakes when rules or our table's routes change. To be called inside a runtime.
     pub fn watch(&self) -> Result<Watch, RedirectError> {
-        Watch::open(self.table).map_err(|source| RedirectError::kernel("watch rules and routes", source))
+        self.watch_with(false)
+            .map_err(|source| RedirectError::kernel("watch rules and routes", source))
+    }
+
+    pub(super) fn watch_with(&self, nftables: bool) -> io::Result<Watch> {
+        Watch::open(self.table, nftables)
     }
 
     fn look(&self, netlink: &mut Netlink) -> Result<State, RedirectError> {
@@ -201,7 +234,7 @@ impl LocalRoute {
             .dump(RouteNetlinkMessage::GetRule(any_rule()))
             .map_err(|source| RedirectError::kernel("list routing rules", source))?;
         let rules: Vec<RuleMessage> = rules.into_iter().filter_map(rule).collect();
-        for part in PARTS {
+        for part in self.parts() {
             let there = match part {
                 Part::Route => continue,
                 _ => rules.iter().any(|rule| self.is(part, rule)),
@@ -262,7 +295,7 @@ impl LocalRoute {
                     .push(format!("a route to {to}/{prefix} in table {}", self.table));
             }
         }
-        if !there {
+        if !there && self.delivers {
             state.missing.insert(0, Part::Route);
         }
         Ok(())
@@ -303,7 +336,7 @@ impl LocalRoute {
                     .push(RuleAttribute::Goto(self.preference_of(Part::Landing)));
             }
             Part::Capture => rule.attributes.push(RuleAttribute::Table(self.table)),
-            Part::Route | Part::Prohibit | Part::Landing => {}
+            Part::Route | Part::Prohibit | Part::Landing | Part::Rewrite => {}
         }
         if add {
             RouteNetlinkMessage::NewRule(rule)
@@ -315,7 +348,7 @@ impl LocalRoute {
     fn preference_of(&self, part: Part) -> u32 {
         self.preference
             + match part {
-                Part::Own | Part::Route => 0,
+                Part::Own | Part::Route | Part::Rewrite => 0,
                 Part::Capture => 1,
                 Part::Prohibit => 2,
                 Part::Landing => 3,
@@ -379,7 +412,7 @@ fn gone(error: &io::Error) -> bool {
 fn action_of(part: Part) -> RuleAction {
     match part {
         Part::Own => RuleAction::Goto,
-        Part::Capture | Part::Route => RuleAction::ToTable,
+        Part::Capture | Part::Route | Part::Rewrite => RuleAction::ToTable,
         Part::Prohibit => RuleAction::Prohibit,
         Part::Landing => RuleAction::Nop,
     }

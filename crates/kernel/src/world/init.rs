@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -32,6 +32,8 @@ pub(super) fn fork<T>(world: World, carried: T) -> Result<Side<T>, WorldError> {
     let tie = |errno| WorldError::refused(Step::Tie, errno);
     let (status, report) = pipe2(OFlag::O_CLOEXEC).map_err(tie)?;
     let (lifeline, life) = pipe2(OFlag::O_CLOEXEC).map_err(tie)?;
+    // Held by supervisor and init for as long as they hold what is carried.
+    let (released, holding) = pipe2(OFlag::O_CLOEXEC).map_err(tie)?;
 
     // An inherited SIG_IGN for SIGCHLD would take the children's exit codes away.
     // SAFETY: SIG_DFL runs no code of ours.
@@ -47,7 +49,8 @@ pub(super) fn fork<T>(world: World, carried: T) -> Result<Side<T>, WorldError> {
         ForkResult::Parent { child } => {
             // What was opened for the inside must not stay open here: its ports would look alive after the
             // program has closed them.
-            drop((carried, report, lifeline));
+            drop((carried, report, lifeline, released));
+            drop(holding);
             let code = supervise(child, status, &awaited);
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None).map_err(tie)?;
             drop(life);
@@ -57,12 +60,16 @@ pub(super) fn fork<T>(world: World, carried: T) -> Result<Side<T>, WorldError> {
             drop((status, life));
             match begin(lifeline) {
                 Ok(Born::Program) => {
-                    drop(report);
+                    drop((report, holding));
+                    // Only then do ports close when the program closes them.
+                    File::from(released)
+                        .read_to_end(&mut Vec::new())
+                        .map_err(WorldError::Proc)?;
                     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None).map_err(tie)?;
                     Ok(Side::Inside(world, carried))
                 }
                 Ok(Born::Init(program)) => {
-                    close_all();
+                    close_all(holding);
                     leave(reap(program, &awaited))
                 }
                 Err((step, errno)) => {
@@ -158,18 +165,27 @@ fn leave(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-/// Closes all but the standard streams, so that init keeps no port or pipe of the program's open.
-fn close_all() {
+/// Closes all but the standard streams, so that init keeps no port or pipe of the program's open; `last` after all
+/// others.
+fn close_all(last: OwnedFd) {
+    let last = last.into_raw_fd();
+    let highest = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(1024, |(soft, _)| i32::try_from(soft.min(65536)).unwrap_or(1024));
+    let after = last.saturating_add(1);
+    if !(close_range(3, last - 1) && close_range(after, i32::MAX)) {
+        // Before Linux 5.9.
+        for fd in (3..last).chain(after..highest) {
+            // SAFETY: as in `close_range`.
+            unsafe { libc::close(fd) };
+        }
+    }
+    // SAFETY: as in `close_range`.
+    unsafe { libc::close(last) };
+}
+
+/// Closes the descriptors from `first` to `last`; whether the kernel knows how.
+fn close_range(first: i32, last: i32) -> bool {
+    let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
     // SAFETY: init uses no descriptor from here on and drops no owner of one: it leaves by `_exit`.
-    let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
-    if closed == 0 {
-        return;
-    }
-    // Before Linux 5.9.
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .map_or(1024, |(soft, _)| soft.min(65536));
-    for fd in 3..i32::try_from(limit).unwrap_or(1024) {
-        // SAFETY: as above.
-        unsafe { libc::close(fd) };
-    }
+    first > last || unsafe { libc::close_range(first, last, 0) } == 0
 }

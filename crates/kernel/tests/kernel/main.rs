@@ -14,6 +14,7 @@ mod interception;
 mod namespaces;
 mod somebody;
 mod topology;
+mod ways;
 mod worlds;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         trials.extend(worlds::trials());
         trials.extend(namespaces::trials());
         trials.extend(interception::trials());
+        trials.extend(ways::trials());
         trials.extend(attestation::trials());
         libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
     })

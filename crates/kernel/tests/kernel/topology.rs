@@ -23,7 +23,7 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 4);
 const AZURE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// How long nothing must come for us to say that nothing comes: longer than the first retransmission of a SYN.
-const SILENCE: Duration = Duration::from_millis(1200);
+pub(crate) const SILENCE: Duration = Duration::from_millis(1200);
 
 /// The namespaces, and the pods by name.
 pub(crate) struct Topology {

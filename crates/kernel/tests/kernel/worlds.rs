@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         init_reaps_orphans,
         a_listener_made_outside_is_served_inside_and_closed_with_it,
         a_world_is_refused_after_a_thread_has_started,
+        a_setting_that_forbids_a_world_is_named,
     ]
 }
 
@@ -33,6 +34,7 @@ pub(crate) fn part(name: &str) -> Option<fn() -> ExitCode> {
         "part:stay" => || world::run((), |_, ()| stay()),
         "part:orphan" => || world::run((), |_, ()| orphan()),
         "part:parent" => leave_a_child,
+        "part:forbidden" => forbidden,
         "part:nothing" => || ExitCode::SUCCESS,
         "part:room" => crate::namespaces::tell_room,
         "part:serve" => serve,
@@ -223,5 +225,28 @@ fn a_world_is_refused_after_a_thread_has_started() -> Outcome {
     assert!(said.contains("before any thread is started"), "{said}");
     // And from here, where libtest-mimic's threads run.
     assert!(!matches!(world::enter(()), Ok(Side::Inside(..))));
+    Ok(())
+}
+
+/// Forbids itself network namespaces, by a setting of its own user namespace, and tries to enter a world.
+fn forbidden() -> ExitCode {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/self/{map}"), "0 0 1").unwrap();
+    }
+    fs::write("/proc/sys/user/max_net_namespaces", "0").unwrap();
+    world::run((), |_, ()| ExitCode::SUCCESS)
+}
+
+fn a_setting_that_forbids_a_world_is_named() -> Outcome {
+    let (child, _) = start("part:forbidden")?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("sysctl user.max_net_namespaces") && said.lines().count() == 1,
+        "{said}"
+    );
     Ok(())
 }
