@@ -1,5 +1,6 @@
 //! Chores of the workspace: generated files and house rules. `cargo xtask help` lists them; CI runs the same ones.
 
+mod e2e;
 mod generate;
 mod printer;
 mod tidy;
@@ -27,12 +28,16 @@ enum Chore {
     },
     /// Check the house rules: arrows between crates, file headers, words that do not belong here; report file sizes
     Tidy,
+    /// Run real programs against the sandbox
+    #[command(subcommand)]
+    E2e(e2e::Suite),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().chore {
         Chore::Generate { check } => generate::run(check),
         Chore::Tidy => tidy::run(),
+        Chore::E2e(suite) => suite.run(),
     }
 }
 

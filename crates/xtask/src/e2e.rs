@@ -1,0 +1,23 @@
+//! End-to-end suites: real programs against the sandbox. Each says what it needs when that is missing; none is part of
+//! `cargo test`, which needs nothing but Rust and a C compiler.
+
+use clap::Subcommand;
+
+mod sandbox;
+pub(crate) mod sdk;
+
+/// A suite.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Suite {
+    /// Real Azure SDKs, each as a pod of the sandbox: DefaultAzureCredential and a named identity, cold and warm
+    Sdk(sdk::SdkArgs),
+}
+
+impl Suite {
+    /// Runs it; an error when anything in it failed.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Sdk(args) => sdk::run(&args),
+        }
+    }
+}
