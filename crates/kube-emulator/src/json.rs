@@ -1,6 +1,39 @@
 //! Short ways into `serde_json::Value`: fields by path, without panics.
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
+
+/// The JSON text of a value.
+pub(crate) fn bytes(value: &Value) -> Bytes {
+    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+}
+
+/// Puts `apiVersion`, `kind` and `metadata` before all other fields.
+pub(crate) fn types_first(object: &mut Value) {
+    let Value::Object(map) = object else { return };
+    let mut ordered = Map::with_capacity(map.len());
+    for field in ["apiVersion", "kind", "metadata"] {
+        if let Some(value) = map.shift_remove(field) {
+            ordered.insert(field.to_owned(), value);
+        }
+    }
+    ordered.append(map);
+    *map = ordered;
+}
+
+/// Whether two values mean the same: like `==`, but `1` and `1.0` are equal and `null` fields count as absent.
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let there = |map: &Map<String, Value>, key: &str| map.get(key).is_some_and(|value| !value.is_null());
+            a.iter().all(|(key, value)| value.is_null() || b.get(key).is_some_and(|other| same(value, other)))
+                && b.iter().all(|(key, value)| value.is_null() || there(a, key))
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        _ => a == b,
+    }
+}
 
 /// The value at a path of field names.
 pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
@@ -86,4 +119,14 @@ pub(crate) fn uid(object: &Value) -> &str {
 /// Whether deletion has begun.
 pub(crate) fn is_deleting(object: &Value) -> bool {
     at(object, &["metadata", "deletionTimestamp"]).is_some_and(|time| !time.is_null())
+}
+
+/// The value at a path as errors write it: `spec.list[0].x`.
+pub(crate) fn at_path<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split(['.', '['])
+        .filter(|part| !part.is_empty())
+        .try_fold(value, |value, part| match part.strip_suffix(']') {
+            Some(index) => value.get(index.parse::<usize>().ok()?),
+            None => value.get(part),
+        })
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::cel::Rules;
 use crate::schema::Structural;
+use crate::shape::Shape;
 
 /// Verbs that a stored resource has.
 pub(crate) const VERBS: [&str; 8] =
@@ -23,7 +25,7 @@ pub(crate) struct Column {
 }
 
 /// One kind at one version.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Resource {
     /// Empty for the core group.
     pub(crate) group: String,
@@ -51,9 +53,12 @@ pub(crate) struct Custom {
     /// The CRD's name.
     pub(crate) crd: String,
     pub(crate) schema: Structural,
+    pub(crate) rules: Rules,
     pub(crate) columns: Vec<Column>,
-    /// The version that clients should prefer comes first in discovery.
-    pub(crate) storage: bool,
+    /// Uid and generation of the definition that it was read from.
+    pub(crate) origin: (String, i64),
+    /// The version in which objects are stored, `podid.dev/v1alpha1`.
+    pub(crate) stored_version: String,
 }
 
 impl Resource {
@@ -73,6 +78,24 @@ impl Resource {
     /// Whether the status can be written only through the subresource.
     pub(crate) fn has_status(&self) -> bool {
         self.subresources.iter().any(|name| name == "status")
+    }
+
+    /// `pods`, `leases.coordination.k8s.io`, as errors name it.
+    pub(crate) fn qualified(&self) -> String {
+        crate::status::qualified(&self.plural, &self.group)
+    }
+
+    /// How its lists and maps merge.
+    pub(crate) fn shape(&self) -> Shape<'_> {
+        match &self.custom {
+            Some(custom) => Shape::custom(&custom.schema.root),
+            None => Shape::builtin(&self.kind),
+        }
+    }
+
+    /// Whether changes of the spec are counted in `metadata.generation`.
+    pub(crate) fn counts_generations(&self) -> bool {
+        self.is_custom() || matches!(self.kind.as_str(), "Pod" | "CustomResourceDefinition")
     }
 
     /// Whether it came by a CRD.
@@ -98,14 +121,14 @@ impl Registry {
     }
 
     /// Serves one more resource, or replaces it.
-    pub(crate) fn add(&mut self, resource: Resource) {
-        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
-        self.by_path.insert(key, Arc::new(resource));
+    fn add(&mut self, resource: Resource) {
+        self.add_shared(Arc::new(resource));
     }
 
-    /// Stops serving what the CRD brought.
-    pub(crate) fn remove_crd(&mut self, crd: &str) {
-        self.by_path.retain(|_, resource| resource.custom.as_ref().is_none_or(|custom| custom.crd != crd));
+    /// The same for one that others serve too.
+    pub(crate) fn add_shared(&mut self, resource: Arc<Resource>) {
+        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        self.by_path.insert(key, resource);
     }
 
     /// The resource of a request's path.
@@ -135,7 +158,7 @@ impl Registry {
 }
 
 /// A custom resource's descriptor from one version of an accepted CRD.
-pub(crate) fn from_crd(crd: &Value, version: &Value, schema: Structural) -> Resource {
+pub(crate) fn from_crd(crd: &Value, version: &Value, schema: Structural, rules: Rules) -> Resource {
     use crate::json::{list, text};
     let spec = |path: &[&str]| text(crd, path).to_owned();
     let strings = |value: &[Value]| value.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
@@ -175,8 +198,17 @@ pub(crate) fn from_crd(crd: &Value, version: &Value, schema: Structural) -> Reso
         custom: Some(Arc::new(Custom {
             crd: crate::json::name(crd).to_owned(),
             schema,
+            rules,
             columns,
-            storage: version.get("storage").and_then(Value::as_bool).unwrap_or_default(),
+            origin: (
+                crate::json::uid(crd).to_owned(),
+                crate::json::at(crd, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or_default(),
+            ),
+            stored_version: list(crd, &["spec", "versions"])
+                .iter()
+                .find(|one| one.get("storage").and_then(Value::as_bool).unwrap_or_default())
+                .map(|one| format!("{}/{}", spec(&["spec", "group"]), text(one, &["name"])))
+                .unwrap_or_default(),
         })),
         stored_as: None,
     }

@@ -1,12 +1,13 @@
 //! The ordered store: every object of every kind under one counter of resource versions, and the window of past events
 //! that watches read. It knows nothing of kinds, defaults or finalizers.
 //!
-//! put / remove ─▶ version + 1 ─▶ objects, history (bounded) ─▶ `changed` wakes the watches
+//! put / remove ─▶ version + 1 ─▶ objects, owners, history (bounded)
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::{Bound, Deref};
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::json;
@@ -26,22 +27,69 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
+impl Key {
+    /// Of an object in a namespace.
+    pub(crate) fn new(resource: &str, namespace: &str, name: &str) -> Self {
+        Self {
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Of a cluster-scoped object.
+    pub(crate) fn cluster(resource: &str, name: &str) -> Self {
+        Self::new(resource, "", name)
+    }
+}
+
+/// A stored object. Its JSON text is made once, however many readers and watches there are.
+#[derive(Debug)]
+pub(crate) struct Object {
+    value: Value,
+    text: OnceLock<Bytes>,
+}
+
+impl Object {
+    pub(crate) fn new(value: Value) -> Self {
+        Self {
+            value,
+            text: OnceLock::new(),
+        }
+    }
+
+    /// Its JSON text, beginning with `apiVersion` and `kind`.
+    pub(crate) fn text(&self) -> Bytes {
+        self.text.get_or_init(|| json::bytes(&self.value)).clone()
+    }
+}
+
+impl Deref for Object {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.value
+    }
+}
+
 /// What happened to an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) version: u64,
-    pub(crate) resource: String,
-    /// The object before; none when it was new.
-    pub(crate) before: Option<Arc<Value>>,
+    pub(crate) key: Key,
+    /// The object before, none when it was new; the last form, with the version of the removal, when it was removed.
+    pub(crate) before: Option<Arc<Object>>,
     /// The object after; none when it was removed.
-    pub(crate) after: Option<Arc<Value>>,
+    pub(crate) after: Option<Arc<Object>>,
 }
 
 /// The objects and what happened to them.
 #[derive(Debug)]
 pub(crate) struct Store {
     version: u64,
-    objects: BTreeMap<Key, Arc<Value>>,
+    objects: BTreeMap<Key, Arc<Object>>,
+    /// uid of an owner → objects that name it.
+    owned: HashMap<String, BTreeSet<Key>>,
     history: VecDeque<Arc<Event>>,
     /// Events up to and including this version are forgotten.
     forgotten: u64,
@@ -60,6 +108,7 @@ impl Store {
         Self {
             version: FIRST_VERSION,
             objects: BTreeMap::new(),
+            owned: HashMap::new(),
             history: VecDeque::new(),
             forgotten: FIRST_VERSION - 1,
             capacity,
@@ -71,8 +120,13 @@ impl Store {
         self.version
     }
 
+    /// Whether the events after `version` are still known.
+    pub(crate) fn remembers(&self, version: u64) -> bool {
+        version >= self.forgotten
+    }
+
     /// One object.
-    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Value>> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Object>> {
         self.objects.get(key).cloned()
     }
 
@@ -83,46 +137,68 @@ impl Store {
         resource: &'a str,
         namespace: &'a str,
         after: Option<(&str, &str)>,
-    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
-        let key = |namespace: &str, name: &str| Key {
-            resource: resource.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Object>)> {
+        let key = |namespace: &str, name: &str| Key::new(resource, namespace, name);
         let start = match after {
             Some((namespace, name)) => Bound::Excluded(key(namespace, name)),
             None => Bound::Included(key(namespace, "")),
         };
         self.objects
             .range((start, Bound::Unbounded))
-            .take_while(move |(key, _)| key.resource == resource && (namespace.is_empty() || key.namespace == namespace))
+            .take_while(move |(key, _)| {
+                key.resource == resource && (namespace.is_empty() || key.namespace == namespace)
+            })
     }
 
-    /// Every object.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
-        self.objects.iter()
+    /// The objects that name this uid as an owner.
+    pub(crate) fn owned_by(&self, uid: &str) -> Vec<Key> {
+        self.owned
+            .get(uid)
+            .map(|keys| keys.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Stores an object under a new version, which is written into it.
-    pub(crate) fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
+    pub(crate) fn put(&mut self, key: Key, mut object: Value) -> Arc<Object> {
         self.version += 1;
-        json::set(&mut object, &["metadata", "resourceVersion"], self.version.to_string());
-        let object = Arc::new(object);
+        json::set(
+            &mut object,
+            &["metadata", "resourceVersion"],
+            self.version.to_string(),
+        );
+        json::types_first(&mut object);
+        let object = Arc::new(Object::new(object));
         let before = self.objects.insert(key.clone(), Arc::clone(&object));
-        self.remember(Event { version: self.version, resource: key.resource, before, after: Some(Arc::clone(&object)) });
+        if let Some(before) = &before {
+            self.disown(&key, before);
+        }
+        for uid in owners(&object) {
+            self.owned.entry(uid.to_owned()).or_default().insert(key.clone());
+        }
+        self.remember(Event {
+            version: self.version,
+            key,
+            before,
+            after: Some(Arc::clone(&object)),
+        });
         object
     }
 
     /// Removes an object; what is returned and told to watches has the version of the removal.
-    pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
         let before = self.objects.remove(key)?;
+        self.disown(key, &before);
         self.version += 1;
-        let mut last = (*before).clone();
-        json::set(&mut last, &["metadata", "resourceVersion"], self.version.to_string());
-        let last = Arc::new(last);
+        let mut last = (**before).clone();
+        json::set(
+            &mut last,
+            &["metadata", "resourceVersion"],
+            self.version.to_string(),
+        );
+        let last = Arc::new(Object::new(last));
         self.remember(Event {
             version: self.version,
-            resource: key.resource.clone(),
+            key: key.clone(),
             before: Some(Arc::clone(&last)),
             after: None,
         });
@@ -131,11 +207,28 @@ impl Store {
 
     /// The events after `version`, of one resource; none when they are forgotten.
     pub(crate) fn since(&self, version: u64, resource: &str) -> Option<Vec<Arc<Event>>> {
-        if version < self.forgotten {
+        if !self.remembers(version) {
             return None;
         }
         let start = self.history.partition_point(|event| event.version <= version);
-        Some(self.history.range(start..).filter(|event| event.resource == resource).cloned().collect())
+        Some(
+            self.history
+                .range(start..)
+                .filter(|event| event.key.resource == resource)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    fn disown(&mut self, key: &Key, object: &Value) {
+        for uid in owners(object) {
+            if let Some(keys) = self.owned.get_mut(uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.owned.remove(uid);
+                }
+            }
+        }
     }
 
     fn remember(&mut self, event: Event) {
@@ -148,13 +241,19 @@ impl Store {
     }
 }
 
+fn owners(object: &Value) -> impl Iterator<Item = &str> {
+    json::list(object, &["metadata", "ownerReferences"])
+        .iter()
+        .map(|owner| json::text(owner, &["uid"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn key(namespace: &str, name: &str) -> Key {
-        Key { resource: "pods".to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+        Key::new("pods", namespace, name)
     }
 
     #[test]
@@ -176,7 +275,10 @@ mod tests {
             store.put(key(namespace, name), json!({ "metadata": { "name": name } }));
         }
         let names = |namespace: &'static str, after| {
-            store.list("pods", namespace, after).map(|(key, _)| format!("{}/{}", key.namespace, key.name)).collect::<Vec<_>>()
+            store
+                .list("pods", namespace, after)
+                .map(|(key, _)| format!("{}/{}", key.namespace, key.name))
+                .collect::<Vec<_>>()
         };
         assert_eq!(names("b", None), ["b/1", "b/2"]);
         assert_eq!(names("", Some(("b", "1"))), ["b/2", "bb/1"]);
@@ -188,7 +290,20 @@ mod tests {
         store.put(key("n", "a"), json!({ "metadata": { "name": "a" } }));
         let put = store.version();
         let last = store.remove(&key("n", "a")).unwrap();
-        assert_eq!(json::text(&last, &["metadata", "resourceVersion"]), (put + 1).to_string());
+        assert_eq!(
+            json::text(&last, &["metadata", "resourceVersion"]),
+            (put + 1).to_string()
+        );
         assert!(store.remove(&key("n", "a")).is_none());
+    }
+
+    #[test]
+    fn dependents_are_known_by_their_owners_uid_until_they_let_go() {
+        let mut store = Store::default();
+        let owned = json!({ "metadata": { "name": "a", "ownerReferences": [{ "uid": "u" }] } });
+        store.put(key("n", "a"), owned);
+        assert_eq!(store.owned_by("u"), [key("n", "a")]);
+        store.put(key("n", "a"), json!({ "metadata": { "name": "a" } }));
+        assert_eq!(store.owned_by("u"), []);
     }
 }

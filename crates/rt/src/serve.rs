@@ -31,6 +31,11 @@ pub struct Peer(pub SocketAddr);
 #[derive(Clone, Copy, Debug)]
 pub struct Local(pub SocketAddr);
 
+/// The certificate (DER) that the client proved to have, among the extensions of every request of a TLS connection on
+/// which one was asked for and given. The chain was verified by the listener's TLS configuration.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate(pub Bytes);
+
 /// Accepts on `listener` until told to stop; each connection is work of `group`.
 pub async fn serve<S, B>(
     listener: TcpListener,
@@ -63,15 +68,23 @@ pub async fn serve<S, B>(
         let _best_effort = stream.set_nodelay(true);
         let (tls, service, stop) = (tls.clone(), service.clone(), stop.clone());
         group.spawn(async move {
-            let service = WithAddresses {
+            let mut service = WithAddresses {
                 inner: service,
                 peer,
                 local,
+                certificate: None,
             };
             let result = match tls {
                 None => connection(TokioIo::new(stream), service, stop).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(TokioIo::new(stream), service, stop).await,
+                    Ok(Ok(stream)) => {
+                        let (_, session) = stream.get_ref();
+                        service.certificate = session
+                            .peer_certificates()
+                            .and_then(<[_]>::first)
+                            .map(|leaf| ClientCertificate(Bytes::copy_from_slice(leaf)));
+                        connection(TokioIo::new(stream), service, stop).await
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%peer, %error, "TLS handshake failed");
                         return;
@@ -109,12 +122,13 @@ where
     connection.await
 }
 
-/// Puts the connection's addresses among the request's extensions.
+/// Puts what is known of the connection among the request's extensions.
 #[derive(Clone)]
 struct WithAddresses<S> {
     inner: S,
     peer: SocketAddr,
     local: SocketAddr,
+    certificate: Option<ClientCertificate>,
 }
 
 impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithAddresses<S> {
@@ -125,6 +139,9 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithAddresses
     fn call(&self, mut req: Request<Incoming>) -> Self::Future {
         req.extensions_mut().insert(Peer(self.peer));
         req.extensions_mut().insert(Local(self.local));
+        if let Some(certificate) = &self.certificate {
+            req.extensions_mut().insert(certificate.clone());
+        }
         self.inner.call(req)
     }
 }

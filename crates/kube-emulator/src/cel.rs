@@ -1,0 +1,287 @@
+//! Rules in CEL (`x-kubernetes-validations`): compiled when the CRD comes, evaluated for each object. A rule that cannot
+//! be evaluated here refuses the CRD; a rule that fails to evaluate refuses the object.
+
+use std::fmt;
+
+use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use kube_cel::{CompilationError, CompiledSchema, ErrorKind, Validator, compile_schema};
+use serde_json::Value;
+
+use crate::schema::SchemaError;
+use crate::status::Cause;
+
+/// The compiled rules of a schema.
+pub(crate) struct Rules {
+    compiled: Option<CompiledSchema>,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("any", &self.compiled.is_some()).finish()
+    }
+}
+
+/// Functions that the evaluator has: those of cel 0.13 and of kube-cel 0.8.
+const FUNCTIONS: &[&str] = &[
+    "contains", "size", "max", "min", "startsWith", "endsWith", "string", "bytes", "double", "int", "uint", "bool",
+    "dyn", "type", "optional.none", "optional.of", "optional.ofNonZeroValue", "value", "hasValue", "or", "orValue",
+    "matches", "duration", "timestamp", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate",
+    "getDayOfWeek", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "add", "asApproximateFloat",
+    "asInteger", "charAt", "cidr", "compareTo", "containsCIDR", "containsIP", "distinct", "family", "find", "findAll",
+    "first", "flatten", "format", "getEscapedPath", "getHost", "getHostname", "getPort", "getQuery", "getScheme",
+    "indexOf", "ip", "ip.isCanonical", "isCIDR", "isGlobalUnicast", "isGreaterThan", "isIP", "isInteger", "isLessThan",
+    "isLinkLocalMulticast", "isLinkLocalUnicast", "isLoopback", "isQuantity", "isSemver", "isSorted", "isURL",
+    "isUnspecified", "join", "last", "lastIndexOf", "lists.range", "lowerAscii", "major", "masked", "minor", "patch",
+    "prefixLength", "quantity", "replace", "reverse", "semver", "sets.contains", "sets.equivalent", "sets.intersects",
+    "sign", "slice", "sort", "split", "strings.quote", "sub", "substring", "sum", "trim", "upperAscii", "url",
+    "validate", "math.abs", "math.bitAnd", "math.bitNot", "math.bitOr", "math.bitShiftLeft", "math.bitShiftRight",
+    "math.bitXor", "math.ceil", "math.floor", "math.greatest", "math.isFinite", "math.isInf", "math.isNaN",
+    "math.least", "math.round", "math.sign", "math.sqrt", "math.trunc", "format.byte", "format.date",
+    "format.datetime", "format.labelValue", "format.named", "format.qualifiedName", "format.uri", "format.uuid",
+];
+
+/// Of these, the ones whose evaluation was tried and fails in the versions used (cel 0.13 has no `bool`, `dyn`, `type`).
+const MISSING: &[&str] = &["bool", "dyn", "type"];
+
+impl Rules {
+    /// Compiles the rules of an `openAPIV3Schema`.
+    pub(crate) fn compile(schema: &Value) -> Result<Self, SchemaError> {
+        let mut any = false;
+        refuse_what_cannot_run(schema, "openAPIV3Schema", &mut any)?;
+        if !any {
+            return Ok(Self { compiled: None });
+        }
+        let compiled = compile_schema(schema);
+        if let Some(error) = first_error(&compiled) {
+            return Err(SchemaError {
+                path: "openAPIV3Schema".to_owned(),
+                why: format!("Invalid value: {error}"),
+            });
+        }
+        Ok(Self {
+            compiled: Some(compiled),
+        })
+    }
+
+    /// The rules that the object breaks; `before` is the stored object of an update.
+    pub(crate) fn check(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
+        let Some(compiled) = &self.compiled else {
+            return Vec::new();
+        };
+        let Err(errors) = Validator::new().validate_compiled(compiled, object, before) else {
+            return Vec::new();
+        };
+        errors
+            .into_iter()
+            .map(|error| {
+                let at = error.field_path.trim_start_matches('.');
+                let value = crate::json::at_path(object, at).unwrap_or(&Value::Null);
+                let value = crate::schema::shown(value);
+                let message = match error.kind {
+                    ErrorKind::ValidationFailure => error.message,
+                    _ => format!("rule evaluation error: {}: {}", error.rule, error.message),
+                };
+                let (reason, message) = match error.reason.as_deref() {
+                    Some("FieldValueRequired") => ("FieldValueRequired", format!("Required value: {message}")),
+                    Some("FieldValueForbidden") => ("FieldValueForbidden", format!("Forbidden: {message}")),
+                    Some("FieldValueDuplicate") => ("FieldValueDuplicate", format!("Duplicate value: {value}: {message}")),
+                    _ => ("FieldValueInvalid", format!("Invalid value: {value}: {message}")),
+                };
+                Cause {
+                    reason,
+                    message,
+                    field: if at.is_empty() { "<nil>".to_owned() } else { at.to_owned() },
+                }
+            })
+            .collect()
+    }
+}
+
+fn first_error(schema: &CompiledSchema) -> Option<&CompilationError> {
+    let here = schema.validations.iter().find_map(|rule| rule.as_ref().err());
+    here.or_else(|| schema.properties.values().find_map(first_error))
+        .or_else(|| schema.items.as_deref().and_then(first_error))
+        .or_else(|| schema.additional_properties.as_deref().and_then(first_error))
+        .or_else(|| {
+            [&schema.all_of, &schema.any_of, &schema.one_of]
+                .into_iter()
+                .flatten()
+                .find_map(first_error)
+        })
+}
+
+/// Goes over all rules and refuses the first that names something unknown; sets `any` when there are rules at all.
+fn refuse_what_cannot_run(schema: &Value, path: &str, any: &mut bool) -> Result<(), SchemaError> {
+    let Value::Object(map) = schema else { return Ok(()) };
+    let rules = crate::json::list(schema, &["x-kubernetes-validations"]);
+    for (index, rule) in rules.iter().enumerate() {
+        *any = true;
+        for field in ["rule", "messageExpression"] {
+            let text = crate::json::text(rule, &[field]);
+            if text.is_empty() && field == "messageExpression" {
+                continue;
+            }
+            check_expression(text).map_err(|why| SchemaError {
+                path: format!("{path}.x-kubernetes-validations[{index}].{field}"),
+                why: format!("Invalid value: {text:?}: compilation failed: {why}"),
+            })?;
+        }
+    }
+    for (field, value) in map {
+        let inner = format!("{path}.{field}");
+        match (field.as_str(), value) {
+            ("properties", Value::Object(fields)) => {
+                for (name, schema) in fields {
+                    refuse_what_cannot_run(schema, &format!("{inner}[{name}]"), any)?;
+                }
+            }
+            ("items" | "additionalProperties", schema) => refuse_what_cannot_run(schema, &inner, any)?,
+            ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => {
+                for schema in schemas {
+                    let mut inside = false;
+                    refuse_what_cannot_run(schema, &inner, &mut inside)?;
+                    if inside {
+                        return Err(SchemaError {
+                            path: inner,
+                            why: "Forbidden: x-kubernetes-validations must not be used here".to_owned(),
+                        });
+                    }
+                }
+            }
+            ("not", schema) => {
+                let mut inside = false;
+                refuse_what_cannot_run(schema, &inner, &mut inside)?;
+                if inside {
+                    return Err(SchemaError {
+                        path: inner,
+                        why: "Forbidden: x-kubernetes-validations must not be used here".to_owned(),
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_expression(text: &str) -> Result<(), String> {
+    let program = kube_cel::cel::Program::compile(text).map_err(|error| error.to_string())?;
+    let mut scope = vec!["self", "oldSelf"];
+    check_names(program.expression(), &mut scope)
+}
+
+fn check_names<'a>(expression: &'a IdedExpr, scope: &mut Vec<&'a str>) -> Result<(), String> {
+    match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) => Ok(()),
+        Expr::Ident(name) => {
+            if name.starts_with('@') || scope.contains(&name.as_str()) {
+                Ok(())
+            } else {
+                Err(format!("undeclared reference to '{name}'"))
+            }
+        }
+        Expr::Call(call) => {
+            let name = call.func_name.as_str();
+            let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
+            let library = match call.target.as_deref() {
+                Some(IdedExpr {
+                    expr: Expr::Ident(library),
+                    ..
+                }) => Some(format!("{library}.{name}")).filter(|full| FUNCTIONS.contains(&full.as_str())),
+                _ => None,
+            };
+            if let Some(target) = call.target.as_deref().filter(|_| library.is_none()) {
+                check_names(target, scope)?;
+            }
+            let known = FUNCTIONS.contains(&name) && !MISSING.contains(&name);
+            if !operator && library.is_none() && !known {
+                return Err(format!("this API server cannot evaluate the function '{name}'"));
+            }
+            call.args.iter().try_for_each(|argument| check_names(argument, scope))
+        }
+        Expr::Select(select) => check_names(&select.operand, scope),
+        Expr::List(list) => list.elements.iter().try_for_each(|element| check_names(element, scope)),
+        Expr::Map(map) => map.entries.iter().try_for_each(|entry| check_entry(&entry.expr, scope)),
+        Expr::Struct(one) => Err(format!("this API server cannot evaluate the type '{}'", one.type_name)),
+        Expr::Comprehension(loops) => {
+            check_names(&loops.iter_range, scope)?;
+            check_names(&loops.accu_init, scope)?;
+            let depth = scope.len();
+            scope.push(&loops.iter_var);
+            scope.push(&loops.accu_var);
+            if let Some(second) = &loops.iter_var2 {
+                scope.push(second);
+            }
+            let inner = [&loops.loop_cond, &loops.loop_step, &loops.result]
+                .into_iter()
+                .try_for_each(|inner| check_names(inner, scope));
+            scope.truncate(depth);
+            inner
+        }
+    }
+}
+
+fn check_entry<'a>(entry: &'a EntryExpr, scope: &mut Vec<&'a str>) -> Result<(), String> {
+    match entry {
+        EntryExpr::MapEntry(entry) => {
+            check_names(&entry.key, scope)?;
+            check_names(&entry.value, scope)
+        }
+        EntryExpr::StructField(field) => check_names(&field.value, scope),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn schema(rule: &str) -> Value {
+        json!({ "type": "object", "properties": { "spec": { "type": "object",
+            "properties": { "a": { "type": "string" }, "b": { "type": "string" },
+                "l": { "type": "array", "items": { "type": "string" } } },
+            "x-kubernetes-validations": [{ "rule": rule, "message": "no" }] } } })
+    }
+
+    #[test]
+    fn a_rule_is_kept_and_refuses_with_its_message() {
+        let rules = Rules::compile(&schema("!(has(self.a) && has(self.b)) || self.a == self.b")).unwrap();
+        assert_eq!(rules.check(&json!({ "spec": { "a": "1" } }), None), []);
+        let causes = rules.check(&json!({ "spec": { "a": "1", "b": "2" } }), None);
+        assert_eq!(causes.len(), 1);
+        assert_eq!(
+            (causes[0].field.as_str(), causes[0].message.as_str()),
+            ("spec", "Invalid value: \"object\": no")
+        );
+    }
+
+    #[test]
+    fn a_transition_rule_sees_the_old_object() {
+        let rules = Rules::compile(&schema("self.a == oldSelf.a")).unwrap();
+        let (one, two) = (json!({ "spec": { "a": "1" } }), json!({ "spec": { "a": "2" } }));
+        assert_eq!(rules.check(&one, None), []);
+        assert_eq!(rules.check(&two, Some(&one)).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_evaluated_is_refused_at_once() {
+        for rule in [
+            "self.a ==",
+            "self.a.fancy()",
+            "other.a == 'x'",
+            "self.l.all(x, y == 'a')",
+            "cel.bind(x, self.a, x == 'a')",
+            "type(self.a) == string",
+            "authorizer.group('').resource('pods').check('get').allowed()",
+        ] {
+            assert!(Rules::compile(&schema(rule)).is_err(), "{rule}");
+        }
+        for rule in [
+            "self.l.all(x, x.startsWith('a')) && self.l.exists_one(x, x == 'ab')",
+            "sets.contains(self.l, ['a']) && self.a.matches('^x') && size(self.l) in [1, 2]",
+            "self.a.lowerAscii() == 'x' ? isURL(self.b) : self.?b.orValue('') == ''",
+        ] {
+            Rules::compile(&schema(rule)).unwrap();
+        }
+    }
+}
