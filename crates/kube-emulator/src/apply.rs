@@ -47,11 +47,11 @@ pub(crate) fn apply(
     let given_up: Vec<&Path> = before
         .iter()
         .filter(|path| !wanted.contains(*path) && !others(path))
+        .filter(|path| !is_list_key(path))
         // A parent (or a child) of something wanted stays: only its own old leaf is gone.
         .filter(|path| !wanted.iter().any(|wanted| wanted.starts_with(path)))
         .collect();
-    // The deepest first, so that what is empty afterwards can go as well.
-    for path in given_up.into_iter().rev() {
+    for path in given_up {
         remove(&mut merged, path, shape);
     }
     let there: BTreeMap<Path, Option<&Value>> = fields::leaves(&merged, shape);
@@ -78,6 +78,16 @@ pub(crate) fn apply(
         object: merged,
         managers,
     })
+}
+
+/// The keys of a list's item go with the item, never alone.
+fn is_list_key(path: &Path) -> bool {
+    match path.as_slice() {
+        [.., Step::Key(keys), Step::Field(name)] => {
+            serde_json::from_str::<Map<String, Value>>(keys).is_ok_and(|keys| keys.contains_key(name))
+        }
+        _ => false,
+    }
 }
 
 /// The wanted fields whose value is another one now.
@@ -155,7 +165,7 @@ fn merge(live: Option<&Value>, config: &Value, shape: &Shape<'_>) -> Value {
     }
 }
 
-/// The items of `config` in their order; those that only `live` has keep their place before the next common one.
+/// The items of `config` in their order; those that only `live` has come before the next one that both have.
 fn merge_lists(live: &[Value], config: &[Value], by: &Merge, shape: &Shape<'_>) -> Vec<Value> {
     let id = |item: &Value| fields::identity(item, by, shape);
     let configured: Vec<Option<Step>> = config.iter().map(id).collect();
@@ -163,10 +173,10 @@ fn merge_lists(live: &[Value], config: &[Value], by: &Merge, shape: &Shape<'_>) 
     let mut merged = Vec::with_capacity(live.len() + config.len());
     for (item, identity) in config.iter().zip(&configured) {
         let counterpart = live.iter().find(|one| id(one) == *identity);
+        while let Some(only_live) = rest.next_if(|one| !configured.contains(&id(one))) {
+            merged.push(only_live.clone());
+        }
         if counterpart.is_some() {
-            while let Some(only_live) = rest.next_if(|one| !configured.contains(&id(one))) {
-                merged.push(only_live.clone());
-            }
             rest.next();
         }
         merged.push(merge(counterpart, item, &shape.item()));
@@ -177,7 +187,9 @@ fn merge_lists(live: &[Value], config: &[Value], by: &Merge, shape: &Shape<'_>) 
 
 /// Takes out the value at a path, and every map or list that is empty then.
 fn remove(value: &mut Value, path: &[Step], shape: &Shape<'_>) {
-    let Some((step, rest)) = path.split_first() else { return };
+    let Some((step, rest)) = path.split_first() else {
+        return;
+    };
     match (step, value) {
         (Step::Field(name), Value::Object(map)) => {
             if rest.is_empty() {
@@ -230,7 +242,14 @@ mod tests {
     }
 
     fn applied(live: &Value, config: Value, manager: &str, force: bool) -> Result<Value, ApiError> {
-        let result = apply(live, &config, &Shape::builtin("Pod"), &writer(manager), force, "now")?;
+        let result = apply(
+            live,
+            &config,
+            &Shape::builtin("Pod"),
+            &writer(manager),
+            force,
+            "now",
+        )?;
         let mut object = result.object;
         fields::set_managers(&mut object, &result.managers);
         Ok(object)
@@ -238,18 +257,44 @@ mod tests {
 
     #[test]
     fn what_a_manager_no_longer_applies_goes_unless_another_has_it() {
-        let one = applied(&json!({}), json!({ "metadata": { "labels": { "a": "1", "b": "1", "c": "1" } } }), "x", false);
-        let two = applied(&one.unwrap(), json!({ "metadata": { "labels": { "b": "1" } } }), "y", false).unwrap();
-        let three = applied(&two, json!({ "metadata": { "labels": { "c": "1" } } }), "x", false).unwrap();
+        let one = applied(
+            &json!({}),
+            json!({ "metadata": { "labels": { "a": "1", "b": "1", "c": "1" } } }),
+            "x",
+            false,
+        );
+        let two = applied(
+            &one.unwrap(),
+            json!({ "metadata": { "labels": { "b": "1" } } }),
+            "y",
+            false,
+        )
+        .unwrap();
+        let three = applied(
+            &two,
+            json!({ "metadata": { "labels": { "c": "1" } } }),
+            "x",
+            false,
+        )
+        .unwrap();
         assert_eq!(three["metadata"]["labels"], json!({ "b": "1", "c": "1" }));
     }
 
     #[test]
     fn a_field_of_another_manager_is_a_conflict_unless_forced() {
-        let one = applied(&json!({}), json!({ "metadata": { "labels": { "a": "1" } } }), "x", false).unwrap();
+        let one = applied(
+            &json!({}),
+            json!({ "metadata": { "labels": { "a": "1" } } }),
+            "x",
+            false,
+        )
+        .unwrap();
         let config = json!({ "metadata": { "labels": { "a": "2" } } });
         let error = applied(&one, config.clone(), "y", false).unwrap_err();
-        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"x\": .metadata.labels.a");
+        assert_eq!(
+            error.message,
+            "Apply failed with 1 conflict: conflict with \"x\": .metadata.labels.a"
+        );
         let two = applied(&one, config, "y", true).unwrap();
         let managers = fields::managers(&two);
         assert_eq!(managers.len(), 1);
@@ -263,12 +308,20 @@ mod tests {
         let one = applied(&json!({}), pod(&["a", "b"]), "x", false).unwrap();
         let two = applied(&one, pod(&["c"]), "y", false).unwrap();
         let three = applied(&two, pod(&["b"]), "x", false).unwrap();
-        assert_eq!(three["spec"]["containers"], json!([container("b"), container("c")]));
+        assert_eq!(
+            three["spec"]["containers"],
+            json!([container("b"), container("c")])
+        );
     }
 
     #[test]
     fn giving_up_everything_leaves_no_empty_maps() {
-        let one = applied(&json!({}), json!({ "spec": { "nodeName": "n" }, "metadata": { "labels": { "a": "1" } } }), "x", false);
+        let one = applied(
+            &json!({}),
+            json!({ "spec": { "nodeName": "n" }, "metadata": { "labels": { "a": "1" } } }),
+            "x",
+            false,
+        );
         let two = applied(&one.unwrap(), json!({ "metadata": {} }), "x", false).unwrap();
         assert_eq!(two, json!({ "metadata": {} }));
     }

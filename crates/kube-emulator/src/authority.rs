@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use podid_rt::clock::Clock;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -127,11 +127,22 @@ impl Authority {
 
     /// A server's certificate for these DNS names and addresses.
     pub fn issue_server(&self, names: &[String], clock: &Clock) -> Result<Identity, AuthorityError> {
-        self.issue("kube-apiserver", &[], names, ExtendedKeyUsagePurpose::ServerAuth, clock)
+        self.issue(
+            "kube-apiserver",
+            &[],
+            names,
+            ExtendedKeyUsagePurpose::ServerAuth,
+            clock,
+        )
     }
 
     /// A client's certificate for this user in these groups.
-    pub fn issue_client(&self, user: &str, groups: &[&str], clock: &Clock) -> Result<Identity, AuthorityError> {
+    pub fn issue_client(
+        &self,
+        user: &str,
+        groups: &[&str],
+        clock: &Clock,
+    ) -> Result<Identity, AuthorityError> {
         self.issue(user, groups, &[], ExtendedKeyUsagePurpose::ClientAuth, clock)
     }
 
@@ -169,14 +180,18 @@ impl Authority {
     pub(crate) fn tls(&self, identity: &Identity) -> Result<rustls::ServerConfig, AuthorityError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(self.certificate_pem().as_bytes()).map_err(AuthorityError::Pem)?;
+        let root =
+            CertificateDer::from_pem_slice(self.certificate_pem().as_bytes()).map_err(AuthorityError::Pem)?;
         roots.add(root).map_err(AuthorityError::Tls)?;
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .allow_unauthenticated()
-                .build()
-                .map_err(AuthorityError::Verifier)?;
-        let chain = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).map_err(AuthorityError::Pem)?;
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&provider),
+        )
+        .allow_unauthenticated()
+        .build()
+        .map_err(AuthorityError::Verifier)?;
+        let chain = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes())
+            .map_err(AuthorityError::Pem)?;
         let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(AuthorityError::Pem)?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

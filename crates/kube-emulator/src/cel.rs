@@ -17,27 +17,141 @@ pub(crate) struct Rules {
 
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules").field("any", &self.compiled.is_some()).finish()
+        f.debug_struct("Rules")
+            .field("any", &self.compiled.is_some())
+            .finish()
     }
 }
 
 /// Functions that the evaluator has: those of cel 0.13 and of kube-cel 0.8.
 const FUNCTIONS: &[&str] = &[
-    "contains", "size", "max", "min", "startsWith", "endsWith", "string", "bytes", "double", "int", "uint", "bool",
-    "dyn", "type", "optional.none", "optional.of", "optional.ofNonZeroValue", "value", "hasValue", "or", "orValue",
-    "matches", "duration", "timestamp", "getFullYear", "getMonth", "getDayOfYear", "getDayOfMonth", "getDate",
-    "getDayOfWeek", "getHours", "getMinutes", "getSeconds", "getMilliseconds", "add", "asApproximateFloat",
-    "asInteger", "charAt", "cidr", "compareTo", "containsCIDR", "containsIP", "distinct", "family", "find", "findAll",
-    "first", "flatten", "format", "getEscapedPath", "getHost", "getHostname", "getPort", "getQuery", "getScheme",
-    "indexOf", "ip", "ip.isCanonical", "isCIDR", "isGlobalUnicast", "isGreaterThan", "isIP", "isInteger", "isLessThan",
-    "isLinkLocalMulticast", "isLinkLocalUnicast", "isLoopback", "isQuantity", "isSemver", "isSorted", "isURL",
-    "isUnspecified", "join", "last", "lastIndexOf", "lists.range", "lowerAscii", "major", "masked", "minor", "patch",
-    "prefixLength", "quantity", "replace", "reverse", "semver", "sets.contains", "sets.equivalent", "sets.intersects",
-    "sign", "slice", "sort", "split", "strings.quote", "sub", "substring", "sum", "trim", "upperAscii", "url",
-    "validate", "math.abs", "math.bitAnd", "math.bitNot", "math.bitOr", "math.bitShiftLeft", "math.bitShiftRight",
-    "math.bitXor", "math.ceil", "math.floor", "math.greatest", "math.isFinite", "math.isInf", "math.isNaN",
-    "math.least", "math.round", "math.sign", "math.sqrt", "math.trunc", "format.byte", "format.date",
-    "format.datetime", "format.labelValue", "format.named", "format.qualifiedName", "format.uri", "format.uuid",
+    "contains",
+    "size",
+    "max",
+    "min",
+    "startsWith",
+    "endsWith",
+    "string",
+    "bytes",
+    "double",
+    "int",
+    "uint",
+    "bool",
+    "dyn",
+    "type",
+    "optional.none",
+    "optional.of",
+    "optional.ofNonZeroValue",
+    "value",
+    "hasValue",
+    "or",
+    "orValue",
+    "matches",
+    "duration",
+    "timestamp",
+    "getFullYear",
+    "getMonth",
+    "getDayOfYear",
+    "getDayOfMonth",
+    "getDate",
+    "getDayOfWeek",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+    "add",
+    "asApproximateFloat",
+    "asInteger",
+    "charAt",
+    "cidr",
+    "compareTo",
+    "containsCIDR",
+    "containsIP",
+    "distinct",
+    "family",
+    "find",
+    "findAll",
+    "first",
+    "flatten",
+    "format",
+    "getEscapedPath",
+    "getHost",
+    "getHostname",
+    "getPort",
+    "getQuery",
+    "getScheme",
+    "indexOf",
+    "ip",
+    "ip.isCanonical",
+    "isCIDR",
+    "isGlobalUnicast",
+    "isGreaterThan",
+    "isIP",
+    "isInteger",
+    "isLessThan",
+    "isLinkLocalMulticast",
+    "isLinkLocalUnicast",
+    "isLoopback",
+    "isQuantity",
+    "isSemver",
+    "isSorted",
+    "isURL",
+    "isUnspecified",
+    "join",
+    "last",
+    "lastIndexOf",
+    "lists.range",
+    "lowerAscii",
+    "major",
+    "masked",
+    "minor",
+    "patch",
+    "prefixLength",
+    "quantity",
+    "replace",
+    "reverse",
+    "semver",
+    "sets.contains",
+    "sets.equivalent",
+    "sets.intersects",
+    "sign",
+    "slice",
+    "sort",
+    "split",
+    "strings.quote",
+    "sub",
+    "substring",
+    "sum",
+    "trim",
+    "upperAscii",
+    "url",
+    "validate",
+    "math.abs",
+    "math.bitAnd",
+    "math.bitNot",
+    "math.bitOr",
+    "math.bitShiftLeft",
+    "math.bitShiftRight",
+    "math.bitXor",
+    "math.ceil",
+    "math.floor",
+    "math.greatest",
+    "math.isFinite",
+    "math.isInf",
+    "math.isNaN",
+    "math.least",
+    "math.round",
+    "math.sign",
+    "math.sqrt",
+    "math.trunc",
+    "format.byte",
+    "format.date",
+    "format.datetime",
+    "format.labelValue",
+    "format.named",
+    "format.qualifiedName",
+    "format.uri",
+    "format.uuid",
 ];
 
 /// Of these, the ones whose evaluation was tried and fails in the versions used (cel 0.13 has no `bool`, `dyn`, `type`).
@@ -82,15 +196,24 @@ impl Rules {
                     _ => format!("rule evaluation error: {}: {}", error.rule, error.message),
                 };
                 let (reason, message) = match error.reason.as_deref() {
-                    Some("FieldValueRequired") => ("FieldValueRequired", format!("Required value: {message}")),
+                    Some("FieldValueRequired") => {
+                        ("FieldValueRequired", format!("Required value: {message}"))
+                    }
                     Some("FieldValueForbidden") => ("FieldValueForbidden", format!("Forbidden: {message}")),
-                    Some("FieldValueDuplicate") => ("FieldValueDuplicate", format!("Duplicate value: {value}: {message}")),
+                    Some("FieldValueDuplicate") => (
+                        "FieldValueDuplicate",
+                        format!("Duplicate value: {value}: {message}"),
+                    ),
                     _ => ("FieldValueInvalid", format!("Invalid value: {value}: {message}")),
                 };
                 Cause {
                     reason,
                     message,
-                    field: if at.is_empty() { "<nil>".to_owned() } else { at.to_owned() },
+                    field: if at.is_empty() {
+                        "<nil>".to_owned()
+                    } else {
+                        at.to_owned()
+                    },
                 }
             })
             .collect()
@@ -197,12 +320,23 @@ fn check_names<'a>(expression: &'a IdedExpr, scope: &mut Vec<&'a str>) -> Result
             if !operator && library.is_none() && !known {
                 return Err(format!("this API server cannot evaluate the function '{name}'"));
             }
-            call.args.iter().try_for_each(|argument| check_names(argument, scope))
+            call.args
+                .iter()
+                .try_for_each(|argument| check_names(argument, scope))
         }
         Expr::Select(select) => check_names(&select.operand, scope),
-        Expr::List(list) => list.elements.iter().try_for_each(|element| check_names(element, scope)),
-        Expr::Map(map) => map.entries.iter().try_for_each(|entry| check_entry(&entry.expr, scope)),
-        Expr::Struct(one) => Err(format!("this API server cannot evaluate the type '{}'", one.type_name)),
+        Expr::List(list) => list
+            .elements
+            .iter()
+            .try_for_each(|element| check_names(element, scope)),
+        Expr::Map(map) => map
+            .entries
+            .iter()
+            .try_for_each(|entry| check_entry(&entry.expr, scope)),
+        Expr::Struct(one) => Err(format!(
+            "this API server cannot evaluate the type '{}'",
+            one.type_name
+        )),
         Expr::Comprehension(loops) => {
             check_names(&loops.iter_range, scope)?;
             check_names(&loops.accu_init, scope)?;
@@ -279,7 +413,7 @@ mod tests {
         for rule in [
             "self.l.all(x, x.startsWith('a')) && self.l.exists_one(x, x == 'ab')",
             "sets.contains(self.l, ['a']) && self.a.matches('^x') && size(self.l) in [1, 2]",
-            "self.a.lowerAscii() == 'x' ? isURL(self.b) : self.?b.orValue('') == ''",
+            "self.a.lowerAscii() == 'x' ? isURL(self.b) : optional.of(self.b).orValue('') == ''",
         ] {
             Rules::compile(&schema(rule)).unwrap();
         }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use podid_rt::clock::Clock;
 use serde_json::json;
@@ -16,6 +16,9 @@ use crate::store::{Key, Store};
 
 /// Namespaces that are there from the beginning.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// How long an event is kept. Source: `--event-ttl` of kube-apiserver.
+const EVENT_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// The shared cluster. Clones are the same cluster.
 #[derive(Clone, Debug)]
@@ -104,6 +107,11 @@ impl Cluster {
         self.read(|state| state.registry.find(group, version, plural))
     }
 
+    /// The time, for ages.
+    pub(crate) fn now(&self) -> Timestamp {
+        now(&self.0.clock)
+    }
+
     /// The clock that all times of the cluster come from.
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
@@ -131,14 +139,30 @@ impl State {
             "kind": "ServiceAccount",
             "metadata": metadata(self, "default"),
         });
-        self.store.put(Key::new("serviceaccounts", namespace, "default"), account);
+        self.store
+            .put(Key::new("serviceaccounts", namespace, "default"), account);
         let root = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": metadata(self, "kube-root-ca.crt"),
             "data": { "ca.crt": self.root_ca },
         });
-        self.store.put(Key::new("configmaps", namespace, "kube-root-ca.crt"), root);
+        self.store
+            .put(Key::new("configmaps", namespace, "kube-root-ca.crt"), root);
+    }
+
+    /// Removes events that nothing was added to for an hour.
+    pub(crate) fn forget_old_events(&mut self) {
+        let limit = self.now.checked_sub(EVENT_LIFETIME).unwrap_or(self.now);
+        let old: Vec<Key> = self
+            .store
+            .list("events", "", None)
+            .filter(|(_, event)| last_seen(event).is_some_and(|time| time < limit))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in old {
+            self.store.remove(&key);
+        }
     }
 
     /// Whether a namespace is there, and whether it is going away.
@@ -149,12 +173,23 @@ impl State {
     }
 }
 
+/// When an event was written last.
+fn last_seen(event: &serde_json::Value) -> Option<Timestamp> {
+    let times = [
+        json::text(event, &["series", "lastObservedTime"]),
+        json::text(event, &["lastTimestamp"]),
+        json::text(event, &["eventTime"]),
+        json::text(event, &["metadata", "creationTimestamp"]),
+    ];
+    times.iter().filter_map(|time| time.parse().ok()).max()
+}
+
 /// Whole seconds, RFC 3339, as `metav1.Time` is written.
 pub(crate) fn stamp(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn now(clock: &Clock) -> Timestamp {
-    let since_epoch = jiff::SignedDuration::try_from(clock.since_epoch()).unwrap_or_default();
+    let since_epoch = SignedDuration::try_from(clock.since_epoch()).unwrap_or_default();
     Timestamp::from_duration(since_epoch).unwrap_or_default()
 }

@@ -45,7 +45,11 @@ pub(crate) fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
             )),
         }
     }
-    if causes.is_empty() { Ok(resources) } else { Err(causes) }
+    if causes.is_empty() {
+        Ok(resources)
+    } else {
+        Err(causes)
+    }
 }
 
 fn read(version: &Value) -> Result<(Structural, Rules), SchemaError> {
@@ -60,7 +64,10 @@ fn read(version: &Value) -> Result<(Structural, Rules), SchemaError> {
 
 fn check(crd: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let (group, plural) = (text(crd, &["spec", "group"]), text(crd, &["spec", "names", "plural"]));
+    let (group, plural) = (
+        text(crd, &["spec", "group"]),
+        text(crd, &["spec", "names", "plural"]),
+    );
     for (field, path) in [
         ("spec.group", &["spec", "group"][..]),
         ("spec.scope", &["spec", "scope"]),
@@ -100,7 +107,12 @@ fn check(crd: &Value) -> Vec<Cause> {
     let versions = list(crd, &["spec", "versions"]);
     let stored = versions
         .iter()
-        .filter(|version| version.get("storage").and_then(Value::as_bool).unwrap_or_default())
+        .filter(|version| {
+            version
+                .get("storage")
+                .and_then(Value::as_bool)
+                .unwrap_or_default()
+        })
         .count();
     if stored != 1 {
         causes.push(cause(
@@ -181,7 +193,10 @@ pub(crate) fn check_update(before: &Value, after: &Value) -> Vec<Cause> {
 pub(crate) fn set_status(crd: &mut Value, registry: &Registry, now: &str) {
     let names = json::at(crd, &["spec", "names"]).cloned().unwrap_or_default();
     let taken = registry.all().find_map(|other| {
-        let foreign = other.custom.as_ref().is_none_or(|custom| custom.crd != json::name(crd));
+        let foreign = other
+            .custom
+            .as_ref()
+            .is_none_or(|custom| custom.crd != json::name(crd));
         let same_group = other.group == text(crd, &["spec", "group"]);
         let clash = other.plural == text(&names, &["plural"]) || other.kind == text(&names, &["kind"]);
         (foreign && same_group && clash).then(|| other.qualified())
@@ -198,10 +213,20 @@ pub(crate) fn set_status(crd: &mut Value, registry: &Registry, now: &str) {
     let conditions = match taken {
         None => vec![
             condition("NamesAccepted", true, "NoConflicts", "no conflicts found"),
-            condition("Established", true, "InitialNamesAccepted", "the initial names have been accepted"),
+            condition(
+                "Established",
+                true,
+                "InitialNamesAccepted",
+                "the initial names have been accepted",
+            ),
         ],
         Some(other) => vec![
-            condition("NamesAccepted", false, "PluralConflict", &format!("already in use by {other}")),
+            condition(
+                "NamesAccepted",
+                false,
+                "PluralConflict",
+                &format!("already in use by {other}"),
+            ),
             condition("Established", false, "NotAccepted", "not all names are accepted"),
         ],
     };
@@ -218,18 +243,32 @@ pub(crate) fn set_status(crd: &mut Value, registry: &Registry, now: &str) {
         .collect();
     let stored: Vec<Value> = list(crd, &["spec", "versions"])
         .iter()
-        .filter(|version| version.get("storage").and_then(Value::as_bool).unwrap_or_default())
+        .filter(|version| {
+            version
+                .get("storage")
+                .and_then(Value::as_bool)
+                .unwrap_or_default()
+        })
         .filter_map(|version| version.get("name").cloned())
         .collect();
     let mut stored_versions = list(crd, &["status", "storedVersions"]).to_vec();
-    stored_versions.extend(stored.into_iter().filter(|one| !stored_versions.contains(one)).collect::<Vec<_>>());
+    stored_versions.extend(
+        stored
+            .into_iter()
+            .filter(|one| !stored_versions.contains(one))
+            .collect::<Vec<_>>(),
+    );
     let established = conditions.iter().all(|one| text(one, &["status"]) == "True");
     json::set(crd, &["status", "conditions"], conditions);
     json::set(crd, &["status", "storedVersions"], stored_versions);
     json::set(
         crd,
         &["status", "acceptedNames"],
-        if established { names } else { json!({ "kind": "", "plural": "" }) },
+        if established {
+            names
+        } else {
+            json!({ "kind": "", "plural": "" })
+        },
     );
 }
 

@@ -16,6 +16,16 @@ pub(crate) struct Body {
     pub(crate) duplicates: Vec<String>,
 }
 
+impl Body {
+    /// What no body at all means: an empty object.
+    pub(crate) fn empty() -> Self {
+        Self {
+            value: Value::Object(Map::new()),
+            duplicates: Vec::new(),
+        }
+    }
+}
+
 /// Reads a JSON body.
 pub(crate) fn json(text: &[u8]) -> Result<Body, ApiError> {
     let mut duplicates = Vec::new();

@@ -45,7 +45,10 @@ pub(crate) fn identity(item: &Value, merge: &Merge, list: &Shape<'_>) -> Option<
                     pairs.insert(key, value);
                 }
             }
-            let pairs: Map<String, Value> = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            let pairs: Map<String, Value> = pairs
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect();
             Some(Step::Key(Value::Object(pairs).to_string()))
         }
     }
@@ -89,7 +92,9 @@ fn walk<'a>(value: &'a Value, path: Path, shape: &Shape<'_>, found: &mut BTreeMa
         Value::Array(items) if !items.is_empty() && shape.list() != Merge::Atomic => {
             let merge = shape.list();
             for item in items {
-                let Some(step) = identity(item, &merge, shape) else { continue };
+                let Some(step) = identity(item, &merge, shape) else {
+                    continue;
+                };
                 let mut path = path.clone();
                 path.push(step);
                 found.insert(path.clone(), None);
@@ -223,7 +228,11 @@ pub(crate) fn managers(object: &Value) -> Vec<Manager> {
         .iter()
         .map(|entry| {
             let mut fields = Fields::new();
-            read(entry.get("fieldsV1").unwrap_or(&Value::Null), &Path::new(), &mut fields);
+            read(
+                entry.get("fieldsV1").unwrap_or(&Value::Null),
+                &Path::new(),
+                &mut fields,
+            );
             Manager {
                 writer: Writer {
                     manager: json::text(entry, &["manager"]).to_owned(),
@@ -296,7 +305,9 @@ pub(crate) fn after_update(
         return managers;
     }
     for manager in managers.iter_mut().filter(|manager| manager.writer != *writer) {
-        manager.fields.retain(|path| new.contains_key(path) && !changed.contains(path));
+        manager
+            .fields
+            .retain(|path| new.contains_key(path) && !changed.contains(path));
     }
     match managers.iter_mut().find(|manager| manager.writer == *writer) {
         Some(manager) => {
@@ -340,9 +351,15 @@ mod tests {
         let managers = after_update(Some(&one), &two, &shape, &writer("bob"), "t2");
         set_managers(&mut two, &managers);
         let entries = two["metadata"]["managedFields"].as_array().unwrap();
-        assert_eq!(entries[0]["fieldsV1"], json!({ "f:metadata": { "f:labels": { "f:y": {} } } }));
+        assert_eq!(
+            entries[0]["fieldsV1"],
+            json!({ "f:metadata": { "f:labels": { "f:y": {} } } })
+        );
         assert_eq!(entries[1]["manager"], "bob");
-        assert_eq!(entries[1]["fieldsV1"], json!({ "f:metadata": { "f:labels": { "f:x": {} } } }));
+        assert_eq!(
+            entries[1]["fieldsV1"],
+            json!({ "f:metadata": { "f:labels": { "f:x": {} } } })
+        );
     }
 
     #[test]

@@ -25,8 +25,10 @@ pub(crate) fn types_first(object: &mut Value) {
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            let there = |map: &Map<String, Value>, key: &str| map.get(key).is_some_and(|value| !value.is_null());
-            a.iter().all(|(key, value)| value.is_null() || b.get(key).is_some_and(|other| same(value, other)))
+            let there =
+                |map: &Map<String, Value>, key: &str| map.get(key).is_some_and(|value| !value.is_null());
+            a.iter()
+                .all(|(key, value)| value.is_null() || b.get(key).is_some_and(|other| same(value, other)))
                 && b.iter().all(|(key, value)| value.is_null() || there(a, key))
         }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
@@ -47,7 +49,9 @@ pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
 
 /// The list at a path, empty when there is none.
 pub(crate) fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
-    at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(value, path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The object at a path, made if missing or of another type.
@@ -80,7 +84,9 @@ pub(crate) fn set(value: &mut Value, path: &[&str], new: impl Into<Value>) {
 /// Removes a field at a path; nothing happens when it is not there.
 pub(crate) fn remove(value: &mut Value, path: &[&str]) -> Option<Value> {
     let (last, parents) = path.split_last()?;
-    let parent = parents.iter().try_fold(value, |value, field| value.get_mut(field))?;
+    let parent = parents
+        .iter()
+        .try_fold(value, |value, field| value.get_mut(field))?;
     parent.as_object_mut()?.shift_remove(*last)
 }
 

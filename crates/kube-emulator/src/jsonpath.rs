@@ -19,7 +19,10 @@ impl Path {
     /// Reads a path.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut rest = text.trim();
-        rest = rest.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or(rest);
+        rest = rest
+            .strip_prefix('{')
+            .and_then(|inner| inner.strip_suffix('}'))
+            .unwrap_or(rest);
         rest = rest.strip_prefix('$').unwrap_or(rest);
         if !rest.starts_with(['.', '[']) {
             return Err("must be a simple json path starting with .".to_owned());
@@ -32,7 +35,9 @@ impl Path {
                 steps.push(bracket(inner)?);
                 rest = tail.strip_prefix(']').unwrap_or_default();
             } else {
-                let after = rest.strip_prefix('.').ok_or_else(|| format!("unexpected `{rest}`"))?;
+                let after = rest
+                    .strip_prefix('.')
+                    .ok_or_else(|| format!("unexpected `{rest}`"))?;
                 let mut name = String::new();
                 let mut chars = after.char_indices();
                 let mut end = after.len();
@@ -89,7 +94,10 @@ fn bracket(inner: &str) -> Result<Step, String> {
         let (path, wanted) = condition
             .split_once("==")
             .ok_or_else(|| format!("only `==` is understood in `{condition}`"))?;
-        let path = path.trim().strip_prefix("@.").ok_or("a condition begins with `@.`")?;
+        let path = path
+            .trim()
+            .strip_prefix("@.")
+            .ok_or("a condition begins with `@.`")?;
         let wanted = wanted.trim().trim_matches(['\'', '"']);
         return Ok(Step::Where(
             path.split('.').map(str::to_owned).collect(),
@@ -131,7 +139,12 @@ mod tests {
             (".list[*].v", vec![json!("no"), json!("yes")]),
             (".missing.x", vec![]),
         ] {
-            let values: Vec<Value> = Path::parse(path).unwrap().find(&object).into_iter().cloned().collect();
+            let values: Vec<Value> = Path::parse(path)
+                .unwrap()
+                .find(&object)
+                .into_iter()
+                .cloned()
+                .collect();
             assert_eq!(values, found, "{path}");
         }
         assert!(Path::parse("spec.a").is_err());

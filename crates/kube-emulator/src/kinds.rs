@@ -14,7 +14,11 @@ use crate::status::Cause;
 pub(crate) use metadata::{random_suffix, validate as validate_metadata};
 
 pub(crate) fn required(field: &str, why: &str) -> Cause {
-    let message = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
+    let message = if why.is_empty() {
+        "Required value".to_owned()
+    } else {
+        format!("Required value: {why}")
+    };
     Cause {
         reason: "FieldValueRequired",
         message,
@@ -44,7 +48,11 @@ pub(crate) fn default(resource: &Resource, object: &mut Value) {
         ("", "Pod") => pod::default(object),
         ("", "Namespace") => {
             let name = json::name(object).to_owned();
-            json::set(object, &["metadata", "labels", "kubernetes.io/metadata.name"], name);
+            json::set(
+                object,
+                &["metadata", "labels", "kubernetes.io/metadata.name"],
+                name,
+            );
         }
         ("", "Secret") => {
             json::default(object, &["type"], "Opaque");
@@ -88,9 +96,17 @@ pub(crate) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
         ("", "Pod") => pod::validate(object),
         ("", "Secret") => {
             let mut causes = Vec::new();
-            for (key, value) in json::at(object, &["data"]).and_then(Value::as_object).into_iter().flatten() {
+            for (key, value) in json::at(object, &["data"])
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
                 if STANDARD.decode(value.as_str().unwrap_or_default()).is_err() {
-                    causes.push(invalid(&format!("data[{key}]"), &json!("<secret>"), "must be base64"));
+                    causes.push(invalid(
+                        &format!("data[{key}]"),
+                        &json!("<secret>"),
+                        "must be base64",
+                    ));
                 }
             }
             causes
@@ -127,10 +143,18 @@ pub(crate) fn validate_update(resource: &Resource, before: &Value, after: &Value
         ("", "Secret" | "ConfigMap") => {
             let mut causes = Vec::new();
             if text(before, &["type"]) != text(after, &["type"]) {
-                causes.push(invalid("type", &json!(text(after, &["type"])), "field is immutable"));
+                causes.push(invalid(
+                    "type",
+                    &json!(text(after, &["type"])),
+                    "field is immutable",
+                ));
             }
             let frozen = json::at(before, &["immutable"]).and_then(Value::as_bool) == Some(true);
-            if frozen && ["data", "binaryData"].iter().any(|field| before.get(field) != after.get(field)) {
+            if frozen
+                && ["data", "binaryData"]
+                    .iter()
+                    .any(|field| before.get(field) != after.get(field))
+            {
                 causes.push(forbidden("data", "field is immutable when `immutable` is set"));
             }
             causes

@@ -8,7 +8,13 @@ use zeroize::Zeroizing;
 use crate::authority::{Authority, Identity};
 
 /// The kubeconfig of a user for a server's URL. JSON is YAML, so every client reads it.
-pub(crate) fn render(cluster: &str, user: &str, server: &str, authority: &Authority, identity: &Identity) -> Zeroizing<String> {
+pub(crate) fn render(
+    cluster: &str,
+    user: &str,
+    server: &str,
+    authority: &Authority,
+    identity: &Identity,
+) -> Zeroizing<String> {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

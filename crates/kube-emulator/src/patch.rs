@@ -71,7 +71,9 @@ impl Patch {
             Self::Json(patch) => {
                 let mut object = base.clone();
                 json_patch::patch(&mut object, patch).map_err(|error| {
-                    ApiError::unprocessable(format!("the server rejected our request due to an error in our request: {error}"))
+                    ApiError::unprocessable(format!(
+                        "the server rejected our request due to an error in our request: {error}"
+                    ))
                 })?;
                 Ok(Patched {
                     object,
@@ -112,7 +114,10 @@ fn apply_config(
         return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
     }
     let mut wanted = config.value.clone();
-    for (field, expected) in [("apiVersion", resource.api_version()), ("kind", resource.kind.clone())] {
+    for (field, expected) in [
+        ("apiVersion", resource.api_version()),
+        ("kind", resource.kind.clone()),
+    ] {
         let given = fields_of::text(&wanted, &[field]);
         if given != expected {
             return Err(ApiError::bad_request(format!(
@@ -159,10 +164,23 @@ fn apply_config(
     if target.subresource == "status" {
         fields_of::remove(&mut wanted, &["spec"]);
         if let Some(metadata) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.retain(|field, _| ["name", "namespace", "uid", "resourceVersion"].contains(&field.as_str()));
+            metadata
+                .retain(|field, _| ["name", "namespace", "uid", "resourceVersion"].contains(&field.as_str()));
         }
     } else if resource.has_status() {
         fields_of::remove(&mut wanted, &["status"]);
+    }
+    let uid = fields_of::uid(&wanted);
+    if live.is_none() && !uid.is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
+        return Err(ApiError::conflict(
+            &resource.group,
+            &resource.plural,
+            target.name,
+            &why,
+        ));
     }
     let empty = json!({});
     let applied = apply::apply(

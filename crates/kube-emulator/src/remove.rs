@@ -50,7 +50,9 @@ impl DeleteOptions {
     /// Reads the `DeleteOptions` of a body.
     pub(crate) fn read(body: &Value) -> Result<Self, ApiError> {
         let string = |path: &[&str]| json::at(body, path).and_then(Value::as_str).map(str::to_owned);
-        let mut propagation = string(&["propagationPolicy"]).map(|text| parse_propagation(&text)).transpose()?;
+        let mut propagation = string(&["propagationPolicy"])
+            .map(|text| parse_propagation(&text))
+            .transpose()?;
         if json::at(body, &["orphanDependents"]).and_then(Value::as_bool) == Some(true) {
             propagation = Some(Propagation::Orphan);
         }
@@ -85,7 +87,10 @@ impl State {
         how: &How,
     ) -> Result<Deleted, ApiError> {
         let key = target.key(target.name);
-        let object = self.store.get(&key).ok_or_else(|| target.not_found(target.name))?;
+        let object = self
+            .store
+            .get(&key)
+            .ok_or_else(|| target.not_found(target.name))?;
         check_preconditions(target, &object, options)?;
         if key.resource == "namespaces" && PERMANENT.contains(&target.name) {
             return Err(ApiError::forbidden(
@@ -102,23 +107,39 @@ impl State {
     }
 
     /// The same for an object that is known to be there, whoever asks.
-    pub(crate) fn delete_stored(&mut self, key: &Key, object: &Arc<Object>, options: &DeleteOptions) -> Deleted {
+    pub(crate) fn delete_stored(
+        &mut self,
+        key: &Key,
+        object: &Arc<Object>,
+        options: &DeleteOptions,
+    ) -> Deleted {
         let grace = grace(key, object, options);
         let mut changed = (***object).clone();
         let mut finalizers: Vec<Value> = list(object, &["metadata", "finalizers"]).to_vec();
         match options.propagation.unwrap_or_default() {
-            Propagation::Foreground if !finalizers.contains(&json!(FOREGROUND)) => finalizers.push(json!(FOREGROUND)),
+            Propagation::Foreground if !finalizers.contains(&json!(FOREGROUND)) => {
+                finalizers.push(json!(FOREGROUND))
+            }
             Propagation::Orphan => self.orphan(json::uid(object)),
             Propagation::Foreground | Propagation::Background => {}
         }
-        let held = !finalizers.is_empty() || !list(object, &["spec", "finalizers"]).is_empty() && is_namespace(key);
+        let held =
+            !finalizers.is_empty() || !list(object, &["spec", "finalizers"]).is_empty() && is_namespace(key);
         if grace == 0 && !held {
-            return self.remove_stored(key).map_or_else(|| Deleted::Gone(Arc::clone(object)), Deleted::Gone);
+            return self
+                .remove_stored(key)
+                .map_or_else(|| Deleted::Gone(Arc::clone(object)), Deleted::Gone);
         }
-        if json::is_deleting(object) && !shortens(object, grace) && finalizers.len() == list(object, &["metadata", "finalizers"]).len() {
+        if json::is_deleting(object)
+            && !shortens(object, grace)
+            && finalizers.len() == list(object, &["metadata", "finalizers"]).len()
+        {
             return Deleted::Pending(Arc::clone(object));
         }
-        let deadline = self.now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(self.now);
+        let deadline = self
+            .now
+            .checked_add(SignedDuration::from_secs(grace))
+            .unwrap_or(self.now);
         json::set(&mut changed, &["metadata", "deletionTimestamp"], stamp(deadline));
         json::set(&mut changed, &["metadata", "deletionGracePeriodSeconds"], grace);
         if !finalizers.is_empty() {
@@ -132,7 +153,11 @@ impl State {
         }
         let stored = self.store.put(key.clone(), changed);
         self.settle(key, Some(object));
-        if self.store.get(key).is_some() { Deleted::Pending(stored) } else { Deleted::Gone(stored) }
+        if self.store.get(key).is_some() {
+            Deleted::Pending(stored)
+        } else {
+            Deleted::Gone(stored)
+        }
     }
 
     /// Takes an object out of the store, and what follows.
@@ -145,7 +170,9 @@ impl State {
     /// Makes dependents forget an owner.
     fn orphan(&mut self, uid: &str) {
         for key in self.store.owned_by(uid) {
-            let Some(dependent) = self.store.get(&key) else { continue };
+            let Some(dependent) = self.store.get(&key) else {
+                continue;
+            };
             let mut changed = (**dependent).clone();
             let mut owners = list(&changed, &["metadata", "ownerReferences"]).to_vec();
             owners.retain(|owner| text(owner, &["uid"]) != uid);
@@ -176,8 +203,15 @@ fn check_preconditions(target: Target<'_>, object: &Value, options: &DeleteOptio
         if let Some(wanted) = wanted
             && wanted != found
         {
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
-            return Err(ApiError::conflict(&resource.group, &resource.plural, target.name, &why));
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
+            return Err(ApiError::conflict(
+                &resource.group,
+                &resource.plural,
+                target.name,
+                &why,
+            ));
         }
     }
     Ok(())

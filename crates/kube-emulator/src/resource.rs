@@ -10,8 +10,16 @@ use crate::schema::Structural;
 use crate::shape::Shape;
 
 /// Verbs that a stored resource has.
-pub(crate) const VERBS: [&str; 8] =
-    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub(crate) const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// A column of a CRD's table.
 #[derive(Clone, Debug)]
@@ -64,7 +72,11 @@ pub(crate) struct Custom {
 impl Resource {
     /// `v1`, `coordination.k8s.io/v1`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// Under which key its objects are stored.
@@ -127,19 +139,27 @@ impl Registry {
 
     /// The same for one that others serve too.
     pub(crate) fn add_shared(&mut self, resource: Arc<Resource>) {
-        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+        let key = (
+            resource.group.clone(),
+            resource.version.clone(),
+            resource.plural.clone(),
+        );
         self.by_path.insert(key, resource);
     }
 
     /// The resource of a request's path.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).cloned()
+        self.by_path
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+            .cloned()
     }
 
     /// The resource of an `apiVersion` and a `kind`.
     pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.all().find(|one| one.group == group && one.version == version && one.kind == kind).cloned()
+        self.all()
+            .find(|one| one.group == group && one.version == version && one.kind == kind)
+            .cloned()
     }
 
     /// Every resource, by group, version and plural.
@@ -151,7 +171,9 @@ impl Registry {
     pub(crate) fn stored(&self) -> Vec<Arc<Resource>> {
         let mut stored: BTreeMap<String, Arc<Resource>> = BTreeMap::new();
         for resource in self.all().filter(|one| one.stored_as.is_none()) {
-            stored.entry(resource.store_key()).or_insert_with(|| Arc::clone(resource));
+            stored
+                .entry(resource.store_key())
+                .or_insert_with(|| Arc::clone(resource));
         }
         stored.into_values().collect()
     }
@@ -161,7 +183,13 @@ impl Registry {
 pub(crate) fn from_crd(crd: &Value, version: &Value, schema: Structural, rules: Rules) -> Resource {
     use crate::json::{list, text};
     let spec = |path: &[&str]| text(crd, path).to_owned();
-    let strings = |value: &[Value]| value.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let strings = |value: &[Value]| {
+        value
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let names = |field: &'static str| spec(&["status", "acceptedNames", field]);
     let columns = list(version, &["additionalPrinterColumns"])
         .iter()
@@ -202,7 +230,9 @@ pub(crate) fn from_crd(crd: &Value, version: &Value, schema: Structural, rules: 
             columns,
             origin: (
                 crate::json::uid(crd).to_owned(),
-                crate::json::at(crd, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or_default(),
+                crate::json::at(crd, &["metadata", "generation"])
+                    .and_then(Value::as_i64)
+                    .unwrap_or_default(),
             ),
             stored_version: list(crd, &["spec", "versions"])
                 .iter()
@@ -216,10 +246,31 @@ pub(crate) fn from_crd(crd: &Value, version: &Value, schema: Structural, rules: 
 
 fn builtin() -> Vec<Resource> {
     let mut all = vec![
-        core("Pod", "pods", &["po"], &["all"], true, &["status", "log", "binding", "eviction"]),
-        core("Namespace", "namespaces", &["ns"], &[], false, &["status", "finalize"]),
+        core(
+            "Pod",
+            "pods",
+            &["po"],
+            &["all"],
+            true,
+            &["status", "log", "binding", "eviction"],
+        ),
+        core(
+            "Namespace",
+            "namespaces",
+            &["ns"],
+            &[],
+            false,
+            &["status", "finalize"],
+        ),
         core("Node", "nodes", &["no"], &[], false, &["status"]),
-        core("ServiceAccount", "serviceaccounts", &["sa"], &[], true, &["token"]),
+        core(
+            "ServiceAccount",
+            "serviceaccounts",
+            &["sa"],
+            &[],
+            true,
+            &["token"],
+        ),
         core("Secret", "secrets", &[], &[], true, &[]),
         core("ConfigMap", "configmaps", &["cm"], &[], true, &[]),
         core("Event", "events", &["ev"], &[], true, &[]),
@@ -231,8 +282,14 @@ fn builtin() -> Vec<Resource> {
     let mut leases = core("Lease", "leases", &[], &[], true, &[]);
     leases.group = "coordination.k8s.io".to_owned();
     all.push(leases);
-    let mut crds =
-        core("CustomResourceDefinition", "customresourcedefinitions", &["crd", "crds"], &["api-extensions"], false, &["status"]);
+    let mut crds = core(
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        &["crd", "crds"],
+        &["api-extensions"],
+        false,
+        &["status"],
+    );
     crds.group = "apiextensions.k8s.io".to_owned();
     all.push(crds);
     for resource in &mut all {
@@ -275,7 +332,9 @@ fn builtin() -> Vec<Resource> {
             ],
             _ => &[],
         };
-        resource.fields.extend(more.iter().map(|field| (*field).to_owned()));
+        resource
+            .fields
+            .extend(more.iter().map(|field| (*field).to_owned()));
     }
     all
 }

@@ -34,7 +34,10 @@ impl Selector {
         let fields = parse_fields(fields)?;
         for rule in &fields {
             if !allowed.contains(&rule.field) {
-                return Err(ApiError::bad_request(format!("field label not supported: {}", rule.field)));
+                return Err(ApiError::bad_request(format!(
+                    "field label not supported: {}",
+                    rule.field
+                )));
             }
         }
         Ok(Self { labels, fields })
@@ -48,7 +51,10 @@ impl Selector {
     /// Whether `object` matches.
     pub(crate) fn matches(&self, object: &Value) -> bool {
         self.labels.iter().all(|rule| rule.matches(object))
-            && self.fields.iter().all(|rule| (field(object, &rule.field) == rule.value) == rule.equal)
+            && self
+                .fields
+                .iter()
+                .all(|rule| (field(object, &rule.field) == rule.value) == rule.equal)
     }
 }
 
@@ -84,9 +90,15 @@ fn parse_fields(text: &str) -> Result<Vec<FieldRule>, ApiError> {
         } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
             (field, value, true)
         } else {
-            return Err(ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'")));
+            return Err(ApiError::bad_request(format!(
+                "invalid selector: '{text}'; can't understand '{term}'"
+            )));
         };
-        rules.push(FieldRule { field: field.trim().to_owned(), value: value.trim().to_owned(), equal });
+        rules.push(FieldRule {
+            field: field.trim().to_owned(),
+            value: value.trim().to_owned(),
+            equal,
+        });
     }
     Ok(rules)
 }
@@ -98,11 +110,21 @@ fn parse_labels(text: &str) -> Result<Vec<LabelRule>, ApiError> {
         if term.is_empty() {
             continue;
         }
-        let bad = || ApiError::bad_request(format!("unable to parse requirement: found '{term}', expected: a label selector"));
+        let bad = || {
+            ApiError::bad_request(format!(
+                "unable to parse requirement: found '{term}', expected: a label selector"
+            ))
+        };
         if let Some((key, value)) = term.split_once("!=") {
-            rules.push(LabelRule::NotIn(key.trim().to_owned(), vec![value.trim().to_owned()]));
+            rules.push(LabelRule::NotIn(
+                key.trim().to_owned(),
+                vec![value.trim().to_owned()],
+            ));
         } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-            rules.push(LabelRule::In(key.trim().to_owned(), vec![value.trim().to_owned()]));
+            rules.push(LabelRule::In(
+                key.trim().to_owned(),
+                vec![value.trim().to_owned()],
+            ));
         } else if let Some(rest) = term.strip_suffix(')') {
             let (head, values) = rest.split_once('(').ok_or_else(bad)?;
             let values = values.split(',').map(|value| value.trim().to_owned()).collect();

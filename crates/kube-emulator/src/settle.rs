@@ -45,7 +45,9 @@ impl State {
             steps.push_back(Step::Foreground(key.clone()));
             match key.resource.as_str() {
                 "namespaces" => steps.push_back(Step::Namespace(key.name.clone())),
-                "customresourcedefinitions.apiextensions.k8s.io" => steps.push_back(Step::Definition(key.clone())),
+                "customresourcedefinitions.apiextensions.k8s.io" => {
+                    steps.push_back(Step::Definition(key.clone()))
+                }
                 _ => {}
             }
             steps.push_back(Step::Finalizers(key.clone()));
@@ -60,7 +62,12 @@ impl State {
         if key.resource == "customresourcedefinitions.apiextensions.k8s.io" {
             self.serve_definitions();
         }
-        let mut steps: VecDeque<Step> = self.store.owned_by(json::uid(last)).into_iter().map(Step::Owners).collect();
+        let mut steps: VecDeque<Step> = self
+            .store
+            .owned_by(json::uid(last))
+            .into_iter()
+            .map(Step::Owners)
+            .collect();
         if !key.namespace.is_empty() && self.namespace(&key.namespace) == Some(true) {
             steps.push_back(Step::Namespace(key.namespace.clone()));
         }
@@ -103,10 +110,15 @@ impl State {
 
     /// Where an owner is: none when its kind is not served here, `Some(None)` when it is gone.
     fn owner_key(&self, owner: &Value, namespace: &str) -> Option<Option<Key>> {
-        let resource = self.registry.of_kind(text(owner, &["apiVersion"]), text(owner, &["kind"]))?;
+        let resource = self
+            .registry
+            .of_kind(text(owner, &["apiVersion"]), text(owner, &["kind"]))?;
         let namespace = if resource.namespaced { namespace } else { "" };
         let key = Key::new(&resource.store_key(), namespace, text(owner, &["name"]));
-        let there = self.store.get(&key).is_some_and(|object| json::uid(&object) == text(owner, &["uid"]));
+        let there = self
+            .store
+            .get(&key)
+            .is_some_and(|object| json::uid(&object) == text(owner, &["uid"]));
         Some(there.then_some(key))
     }
 
@@ -116,9 +128,10 @@ impl State {
         let Some(object) = self.store.get(key) else { return };
         let owners = list(&object, &["metadata", "ownerReferences"]);
         let orphan = !owners.is_empty()
-            && owners
-                .iter()
-                .all(|owner| self.owner_key(owner, &key.namespace).is_some_and(|there| there.is_none()));
+            && owners.iter().all(|owner| {
+                self.owner_key(owner, &key.namespace)
+                    .is_some_and(|there| there.is_none())
+            });
         if orphan && !json::is_deleting(&object) {
             self.delete_stored(key, &object, &DeleteOptions::default());
         }
@@ -136,9 +149,12 @@ impl State {
         let uid = json::uid(&owner).to_owned();
         let mut waits = false;
         for dependent in self.store.owned_by(&uid) {
-            let Some(object) = self.store.get(&dependent) else { continue };
+            let Some(object) = self.store.get(&dependent) else {
+                continue;
+            };
             let blocks = list(&object, &["metadata", "ownerReferences"]).iter().any(|one| {
-                text(one, &["uid"]) == uid && json::at(one, &["blockOwnerDeletion"]).and_then(Value::as_bool) == Some(true)
+                text(one, &["uid"]) == uid
+                    && json::at(one, &["blockOwnerDeletion"]).and_then(Value::as_bool) == Some(true)
             });
             if !json::is_deleting(&object) {
                 self.delete_stored(&dependent, &object, &DeleteOptions::default());
@@ -156,7 +172,12 @@ impl State {
             return;
         }
         let mut left = false;
-        for resource in self.registry.stored().into_iter().filter(|resource| resource.namespaced) {
+        for resource in self
+            .registry
+            .stored()
+            .into_iter()
+            .filter(|resource| resource.namespaced)
+        {
             let keys: Vec<Key> = self
                 .store
                 .list(&resource.store_key(), name, None)
@@ -164,7 +185,9 @@ impl State {
                 .collect();
             for key in keys {
                 // Deleting one may have taken others along.
-                let Some(object) = self.store.get(&key) else { continue };
+                let Some(object) = self.store.get(&key) else {
+                    continue;
+                };
                 if !json::is_deleting(&object) {
                     self.delete_stored(&key, &object, &DeleteOptions::default());
                 }
@@ -224,7 +247,9 @@ impl State {
     /// Serves exactly the resources of the established definitions.
     fn serve_definitions(&mut self) {
         let mut registry = Registry::builtin();
-        let definitions = self.store.list("customresourcedefinitions.apiextensions.k8s.io", "", None);
+        let definitions = self
+            .store
+            .list("customresourcedefinitions.apiextensions.k8s.io", "", None);
         for (_, definition) in definitions.filter(|(_, definition)| crd::is_established(definition)) {
             for resource in self.resources_of(definition) {
                 registry.add_shared(resource);
@@ -235,18 +260,29 @@ impl State {
 
     /// The resources of a definition, as they are when it has not changed.
     fn resources_of(&self, definition: &Value) -> Vec<Arc<Resource>> {
-        let generation = json::at(definition, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or_default();
+        let generation = json::at(definition, &["metadata", "generation"])
+            .and_then(Value::as_i64)
+            .unwrap_or_default();
         let stamp = (json::uid(definition).to_owned(), generation);
         let known: Vec<Arc<Resource>> = self
             .registry
             .all()
-            .filter(|resource| resource.custom.as_ref().is_some_and(|custom| custom.origin == stamp))
+            .filter(|resource| {
+                resource
+                    .custom
+                    .as_ref()
+                    .is_some_and(|custom| custom.origin == stamp)
+            })
             .cloned()
             .collect();
         if !known.is_empty() {
             return known;
         }
         // What is stored was accepted, so it reads.
-        crd::resources(definition).unwrap_or_default().into_iter().map(Arc::new).collect()
+        crd::resources(definition)
+            .unwrap_or_default()
+            .into_iter()
+            .map(Arc::new)
+            .collect()
     }
 }

@@ -30,7 +30,6 @@ struct Rule {
     keys: &'static [&'static str],
     /// The key of a strategic merge patch: none when the list is replaced, empty for scalars.
     strategic: Option<&'static str>,
-    retain_keys: bool,
 }
 
 const fn rule(
@@ -44,7 +43,6 @@ const fn rule(
         path,
         keys,
         strategic,
-        retain_keys: false,
     }
 }
 
@@ -57,18 +55,17 @@ const LISTS: &[Rule] = &[
     rule("Pod", "spec.initContainers", &["name"], Some("name")),
     rule("Pod", "spec.ephemeralContainers", &["name"], Some("name")),
     rule("Pod", "C.env", &["name"], Some("name")),
-    rule("Pod", "C.ports", &["containerPort", "protocol"], Some("containerPort")),
+    rule(
+        "Pod",
+        "C.ports",
+        &["containerPort", "protocol"],
+        Some("containerPort"),
+    ),
     rule("Pod", "C.volumeMounts", &["mountPath"], Some("mountPath")),
     rule("Pod", "C.volumeDevices", &["devicePath"], Some("devicePath")),
     rule("Pod", "C.resources.claims", &["name"], None),
     rule("Pod", "spec.imagePullSecrets", &["name"], Some("name")),
-    Rule {
-        kind: "Pod",
-        path: "spec.volumes",
-        keys: &["name"],
-        strategic: Some("name"),
-        retain_keys: true,
-    },
+    rule("Pod", "spec.volumes", &["name"], Some("name")),
     rule("Pod", "spec.hostAliases", &["ip"], Some("ip")),
     rule(
         "Pod",
@@ -77,13 +74,7 @@ const LISTS: &[Rule] = &[
         Some("topologyKey"),
     ),
     rule("Pod", "spec.schedulingGates", &["name"], Some("name")),
-    Rule {
-        kind: "Pod",
-        path: "spec.resourceClaims",
-        keys: &["name"],
-        strategic: Some("name"),
-        retain_keys: true,
-    },
+    rule("Pod", "spec.resourceClaims", &["name"], Some("name")),
     rule("Pod", "status.conditions", &["type"], Some("type")),
     rule("Pod", "status.podIPs", &["ip"], Some("ip")),
     rule("Node", "status.conditions", &["type"], Some("type")),
@@ -97,7 +88,10 @@ const LISTS: &[Rule] = &[
 /// Maps that server-side apply takes as one value.
 const ATOMIC_MAPS: &[(&str, &str)] = &[
     ("Pod", "spec.nodeSelector"),
-    ("Pod", "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"),
+    (
+        "Pod",
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+    ),
     ("Pod", "C.env.valueFrom.configMapKeyRef"),
     ("Pod", "C.env.valueFrom.fieldRef"),
     ("Pod", "C.env.valueFrom.resourceFieldRef"),
@@ -136,9 +130,20 @@ impl<'a> Shape<'a> {
                 root: false,
             },
             Self::Builtin { kind, path } => {
-                let full = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-                let containers = ["spec.containers", "spec.initContainers", "spec.ephemeralContainers"];
-                let path = match containers.iter().find_map(|list| full.strip_prefix(&format!("{list}."))) {
+                let full = if path.is_empty() {
+                    name.to_owned()
+                } else {
+                    format!("{path}.{name}")
+                };
+                let containers = [
+                    "spec.containers",
+                    "spec.initContainers",
+                    "spec.ephemeralContainers",
+                ];
+                let path = match containers
+                    .iter()
+                    .find_map(|list| full.strip_prefix(&format!("{list}.")))
+                {
                     Some(rest) => format!("C.{rest}"),
                     None => full,
                 };
@@ -177,7 +182,9 @@ impl<'a> Shape<'a> {
     /// The value of a list key that an item leaves out.
     pub(crate) fn key_default(&self, key: &str) -> Option<serde_json::Value> {
         match self {
-            Self::Custom { node, .. } => node.and_then(|node| node.items.as_deref()?.properties.get(key)?.default.clone()),
+            Self::Custom { node, .. } => {
+                node.and_then(|node| node.items.as_deref()?.properties.get(key)?.default.clone())
+            }
             Self::Builtin { path, .. } => {
                 (path == "C.ports" && key == "protocol").then(|| serde_json::Value::from("TCP"))
             }
@@ -195,11 +202,6 @@ impl<'a> Shape<'a> {
     /// How a strategic merge patch merges this list: none replaces it, an empty key merges scalars.
     pub(crate) fn strategic_key(&self) -> Option<&'static str> {
         self.rule().and_then(|rule| rule.strategic)
-    }
-
-    /// Whether items are told which keys to keep by `$retainKeys`.
-    pub(crate) fn retains_keys(&self) -> bool {
-        self.rule().is_some_and(|rule| rule.retain_keys)
     }
 
     fn rule(&self) -> Option<&'static Rule> {

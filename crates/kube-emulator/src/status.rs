@@ -23,7 +23,12 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -55,25 +60,40 @@ impl ApiError {
 
     /// `pods "a" not found`.
     pub(crate) fn not_found(group: &str, plural: &str, name: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", format!("{} \"{name}\" not found", qualified(plural, group)))
-            .about(group, plural, name)
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("{} \"{name}\" not found", qualified(plural, group)),
+        )
+        .about(group, plural, name)
     }
 
     /// No such path.
     pub(crate) fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
-            .about("", "", "")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
+        .about("", "", "")
     }
 
     /// `pods "a" already exists`.
     pub(crate) fn already_exists(group: &str, plural: &str, name: &str) -> Self {
-        Self::new(StatusCode::CONFLICT, "AlreadyExists", format!("{} \"{name}\" already exists", qualified(plural, group)))
-            .about(group, plural, name)
+        Self::new(
+            StatusCode::CONFLICT,
+            "AlreadyExists",
+            format!("{} \"{name}\" already exists", qualified(plural, group)),
+        )
+        .about(group, plural, name)
     }
 
     /// `Operation cannot be fulfilled on pods "a": …`.
     pub(crate) fn conflict(group: &str, plural: &str, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(plural, group));
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{name}\": {why}",
+            qualified(plural, group)
+        );
         Self::new(StatusCode::CONFLICT, "Conflict", message).about(group, plural, name)
     }
 
@@ -84,21 +104,42 @@ impl ApiError {
 
     /// `Pod "a" is invalid: spec.x: Required value`.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let texts: Vec<String> = causes
+            .iter()
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect();
         let listed = match texts.as_slice() {
             [] => "<nil>".to_owned(),
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{qualified} \"{name}\" is invalid: {listed}"))
-            .about(group, kind, name)
-            .with_causes(causes)
+        let qualified = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        };
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Invalid",
+            format!("{qualified} \"{name}\" is invalid: {listed}"),
+        )
+        .about(group, kind, name)
+        .with_causes(causes)
     }
 
     /// 400.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    /// 422 for parameters of a list or watch.
+    pub(crate) fn invalid_list_options(field: &str, message: &str) -> Self {
+        let cause = Cause {
+            reason: "FieldValueForbidden",
+            message: message.to_owned(),
+            field: field.to_owned(),
+        };
+        Self::invalid("meta.k8s.io", "ListOptions", "", &[cause])
     }
 
     /// 422 without a field.
@@ -128,13 +169,23 @@ impl ApiError {
 
     /// `pods "a" is forbidden: …`.
     pub(crate) fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Self {
-        let what = if name.is_empty() { qualified(plural, group) } else { format!("{} \"{name}\"", qualified(plural, group)) };
-        Self::new(StatusCode::FORBIDDEN, "Forbidden", format!("{what} is forbidden: {why}")).about(group, plural, name)
+        let what = if name.is_empty() {
+            qualified(plural, group)
+        } else {
+            format!("{} \"{name}\"", qualified(plural, group))
+        };
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Forbidden",
+            format!("{what} is forbidden: {why}"),
+        )
+        .about(group, plural, name)
     }
 
     /// A namespace is going away, nothing new may be put into it.
     pub(crate) fn namespace_terminating(group: &str, plural: &str, name: &str, namespace: &str) -> Self {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         Self::forbidden(group, plural, name, &why).with_causes(&[Cause {
             reason: "NamespaceTerminating",
             message: format!("namespace {namespace} is being terminated"),
@@ -195,11 +246,6 @@ impl ApiError {
         )
     }
 
-    /// 503 while something is being made.
-    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
-    }
-
     /// The `Status` object.
     pub(crate) fn to_status(&self) -> Value {
         let mut status = json!({
@@ -220,7 +266,11 @@ impl ApiError {
 
 /// `pods`, or `leases.coordination.k8s.io`.
 pub(crate) fn qualified(plural: &str, group: &str) -> String {
-    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
+    if group.is_empty() {
+        plural.to_owned()
+    } else {
+        format!("{plural}.{group}")
+    }
 }
 
 /// The answer to a deletion that is complete.

@@ -69,7 +69,10 @@ fn merge_map(
                 }
             }
             Value::Array(items) => {
-                let before = result.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+                let before = result
+                    .get(key)
+                    .and_then(Value::as_array)
+                    .map_or(&[][..], Vec::as_slice);
                 let merged = merge_list(before, items, &child)?;
                 result.insert(key.clone(), Value::Array(merged));
             }
@@ -102,23 +105,28 @@ fn merge_list(original: &[Value], patch: &[Value], shape: &Shape<'_>) -> Result<
         }
         return Ok(result);
     }
-    if patch.iter().any(|item| item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace")) {
+    if patch
+        .iter()
+        .any(|item| item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace"))
+    {
         let mut items = patch.to_vec();
         items.retain(|item| item.get(DIRECTIVE).is_none());
         return Ok(items);
     }
     for item in patch {
         let Value::Object(map) = item else {
-            return Err(ApiError::bad_request("an item of a merged list must be an object"));
+            return Err(ApiError::bad_request(
+                "an item of a merged list must be an object",
+            ));
         };
         let Some(identity) = map.get(key) else {
-            return Err(ApiError::bad_request(format!("map: {item} does not contain declared merge key: {key}")));
+            return Err(ApiError::bad_request(format!(
+                "map: {item} does not contain declared merge key: {key}"
+            )));
         };
         let at = result.iter().position(|one| one.get(key) == Some(identity));
         let empty = Map::new();
-        let before = at
-            .and_then(|at| result.get(at)?.as_object())
-            .unwrap_or(&empty);
+        let before = at.and_then(|at| result.get(at)?.as_object()).unwrap_or(&empty);
         let merged = merge_map(before, map, &shape.item())?;
         match (at, merged) {
             (Some(at), Some(merged)) => {
@@ -141,7 +149,11 @@ fn merge_list(original: &[Value], patch: &[Value], shape: &Shape<'_>) -> Result<
 fn set_order(items: &mut [Value], order: &[Value], key: &str) {
     let rank = |item: &Value| {
         order.iter().position(|one| {
-            if key.is_empty() { one == item } else { one.get(key).is_some() && one.get(key) == item.get(key) }
+            if key.is_empty() {
+                one == item
+            } else {
+                one.get(key).is_some() && one.get(key) == item.get(key)
+            }
         })
     };
     let mut last = 0;
@@ -209,6 +221,9 @@ mod tests {
         }));
         assert_eq!(merged["metadata"]["finalizers"], json!([]));
         assert_eq!(merged["spec"]["containers"][0]["name"], "two");
-        assert_eq!(merged["spec"]["volumes"], json!([{ "name": "v", "hostPath": { "path": "/" } }]));
+        assert_eq!(
+            merged["spec"]["volumes"],
+            json!([{ "name": "v", "hostPath": { "path": "/" } }])
+        );
     }
 }

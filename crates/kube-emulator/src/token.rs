@@ -47,7 +47,9 @@ struct Key {
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,10 +103,16 @@ impl Tokens {
         let seconds = match fields::at(request, &["spec", "expirationSeconds"]).and_then(Value::as_i64) {
             None => DEFAULT_SECONDS,
             Some(seconds) if seconds < MIN_SECONDS => {
-                return Err(invalid(seconds, "may not specify a duration less than 10 minutes"));
+                return Err(invalid(
+                    seconds,
+                    "may not specify a duration less than 10 minutes",
+                ));
             }
             Some(seconds) if seconds > MAX_SECONDS => {
-                return Err(invalid(seconds, "may not specify a duration larger than 2^32 seconds"));
+                return Err(invalid(
+                    seconds,
+                    "may not specify a duration larger than 2^32 seconds",
+                ));
             }
             Some(seconds) => seconds,
         };
@@ -125,7 +133,10 @@ impl Tokens {
             "kubernetes.io": facts,
             "sub": format!("system:serviceaccount:{namespace}:{account}"),
         });
-        let token = self.sign(&claims).await.map_err(|error| ApiError::internal(error.to_string()))?;
+        let token = self
+            .sign(&claims)
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?;
         let mut answer = request.clone();
         fields::set(&mut answer, &["apiVersion"], "authentication.k8s.io/v1");
         fields::set(&mut answer, &["kind"], "TokenRequest");
@@ -175,14 +186,20 @@ impl Tokens {
         let accepted: Vec<String> = audiences
             .unwrap_or(&own)
             .iter()
-            .filter(|audience| list(&claims, &["aud"]).iter().any(|one| one.as_str() == Some(audience)))
+            .filter(|audience| {
+                list(&claims, &["aud"])
+                    .iter()
+                    .any(|one| one.as_str() == Some(audience))
+            })
             .cloned()
             .collect();
         if !live || text(&claims, &["iss"]) != self.0.issuer || accepted.is_empty() {
             return Err(ApiError::unauthorized());
         }
         let facts = claims.get("kubernetes.io").cloned().unwrap_or_default();
-        let user = cluster.read(|state| user(state, &facts)).ok_or_else(ApiError::unauthorized)?;
+        let user = cluster
+            .read(|state| user(state, &facts))
+            .ok_or_else(ApiError::unauthorized)?;
         Ok((user, accepted))
     }
 
@@ -200,7 +217,11 @@ impl Tokens {
             n: &key.modulus,
             e: &key.exponent,
         }
-        .verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &decode(signature)?)
+        .verify(
+            &RSA_PKCS1_2048_8192_SHA256,
+            signed.as_bytes(),
+            &decode(signature)?,
+        )
         .ok()?;
         serde_json::from_slice(&decode(claims)?).ok()
     }
@@ -239,7 +260,9 @@ fn make_key(given: Option<&str>) -> Result<Key, KeyError> {
     let failed = |error: &dyn std::fmt::Display| KeyError(error.to_string());
     let private = match given {
         Some(pem) => rsa::RsaPrivateKey::from_pkcs8_pem(pem).map_err(|error| failed(&error))?,
-        None => rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(|error| failed(&error))?,
+        None => {
+            rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(|error| failed(&error))?
+        }
     };
     let der = private.to_pkcs8_der().map_err(|error| failed(&error))?;
     let pair = RsaKeyPair::from_pkcs8(der.as_bytes()).map_err(|error| failed(&error))?;
@@ -265,7 +288,11 @@ fn facts(state: &State, namespace: &str, account: &str, bound: Option<&Value>) -
         "serviceaccount": { "name": account, "uid": fields::uid(&found) },
     });
     let Some(bound) = bound else { return Ok(facts) };
-    let (kind, name, uid) = (text(bound, &["kind"]), text(bound, &["name"]), text(bound, &["uid"]));
+    let (kind, name, uid) = (
+        text(bound, &["kind"]),
+        text(bound, &["name"]),
+        text(bound, &["uid"]),
+    );
     let (plural, field, home) = match kind {
         "Pod" => ("pods", "pod", namespace),
         "Secret" => ("secrets", "secret", namespace),
@@ -292,7 +319,11 @@ fn facts(state: &State, namespace: &str, account: &str, bound: Option<&Value>) -
             "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
         )));
     }
-    fields::set(&mut facts, &[field], json!({ "name": name, "uid": fields::uid(&object) }));
+    fields::set(
+        &mut facts,
+        &[field],
+        json!({ "name": name, "uid": fields::uid(&object) }),
+    );
     let node = text(&object, &["spec", "nodeName"]);
     if kind == "Pod"
         && let Some(node) = state.store.get(&ObjectKey::cluster("nodes", node))

@@ -45,17 +45,13 @@ pub(crate) fn builtin(api_version: &str, kind: &str, value: &Value) -> Option<Re
 
 /// The canonical form of a custom resource's metadata.
 pub(crate) fn metadata(value: &Value) -> Result<Typed, ApiError> {
-    let mut typed = round::<ObjectMeta>(value)
-        .map_err(|error| ApiError::bad_request(format!("metadata cannot be handled as ObjectMeta: {error}")))?;
+    let mut typed = round::<ObjectMeta>(value).map_err(|error| {
+        ApiError::bad_request(format!("metadata cannot be handled as ObjectMeta: {error}"))
+    })?;
     for path in &mut typed.unknown {
         path.insert_str(0, "metadata.");
     }
     Ok(typed)
-}
-
-/// Reads any request of a type that is not stored.
-pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
-    serde_json::from_value(value.clone()).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 fn round<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Typed, serde_json::Error> {

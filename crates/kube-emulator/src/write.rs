@@ -116,7 +116,12 @@ impl State {
     }
 
     /// Patches an object; applying makes it when it is not there.
-    pub(crate) fn patch(&mut self, target: Target<'_>, patch: &Patch, how: &How) -> Result<Written, ApiError> {
+    pub(crate) fn patch(
+        &mut self,
+        target: Target<'_>,
+        patch: &Patch,
+        how: &How,
+    ) -> Result<Written, ApiError> {
         let stamp = self.stamp();
         let stored = self.store.get(&target.key(target.name));
         let live = stored.as_ref().map(|stored| served(target.resource, stored));
@@ -124,7 +129,11 @@ impl State {
         if live.is_none() && (!apply || !target.subresource.is_empty()) {
             return Err(target.not_found(target.name));
         }
-        let operation = if apply { Operation::Apply } else { Operation::Update };
+        let operation = if apply {
+            Operation::Apply
+        } else {
+            Operation::Update
+        };
         let writer = target.writer(how, operation);
         let Patched {
             object,
@@ -194,10 +203,20 @@ impl State {
         } else {
             json::remove(&mut object, &["metadata", "namespace"]);
         }
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"] {
+        for field in [
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "managedFields",
+            "generation",
+        ] {
             json::remove(&mut object, &["metadata", field]);
         }
-        json::set(&mut object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+        json::set(
+            &mut object,
+            &["metadata", "uid"],
+            uuid::Uuid::new_v4().to_string(),
+        );
         json::set(&mut object, &["metadata", "creationTimestamp"], self.stamp());
         if resource.counts_generations() {
             json::set(&mut object, &["metadata", "generation"], 1);
@@ -224,7 +243,12 @@ impl State {
         Ok(())
     }
 
-    fn store_new(&mut self, target: Target<'_>, mut object: Value, how: &How) -> Result<Arc<Object>, ApiError> {
+    fn store_new(
+        &mut self,
+        target: Target<'_>,
+        mut object: Value,
+        how: &How,
+    ) -> Result<Arc<Object>, ApiError> {
         let resource = target.resource;
         let name = json::name(&object).to_owned();
         let key = target.key(&name);
@@ -283,7 +307,9 @@ impl State {
             refuse_new_finalizers(resource, &old, &object)?;
         }
         if resource.counts_generations() && spec_differs(resource, &old, &object) {
-            let generation = json::at(&old, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or_default();
+            let generation = json::at(&old, &["metadata", "generation"])
+                .and_then(Value::as_i64)
+                .unwrap_or_default();
             json::set(&mut object, &["metadata", "generation"], generation + 1);
         }
         validate(resource, &object, Some(&old))?;
@@ -315,14 +341,21 @@ pub(crate) fn served(resource: &Resource, stored: &Object) -> Value {
 }
 
 /// Brings a body into the form of its kind: unknown fields are refused, warned of, or silently left out.
-fn conform(target: Target<'_>, body: Body, validation: FieldValidation) -> Result<(Value, Vec<String>), ApiError> {
+fn conform(
+    target: Target<'_>,
+    body: Body,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), ApiError> {
     let resource = target.resource;
     let Body {
         mut value,
         duplicates,
     } = body;
     if !value.is_object() {
-        return Err(ApiError::bad_request(format!("the body is not a {} object", resource.kind)));
+        return Err(ApiError::bad_request(format!(
+            "the body is not a {} object",
+            resource.kind
+        )));
     }
     let (api_version, kind) = (resource.api_version(), resource.kind.as_str());
     json::default(&mut value, &["apiVersion"], api_version.as_str());
@@ -449,9 +482,16 @@ fn refuse_new_finalizers(resource: &Resource, old: &Value, new: &Value) -> Resul
     }
     let cause = kinds::forbidden(
         "metadata.finalizers",
-        &format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"),
+        &format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+        ),
     );
-    Err(ApiError::invalid(&resource.group, &resource.kind, json::name(new), &[cause]))
+    Err(ApiError::invalid(
+        &resource.group,
+        &resource.kind,
+        json::name(new),
+        &[cause],
+    ))
 }
 
 fn validate(resource: &Resource, object: &Value, before: Option<&Value>) -> Result<(), ApiError> {
@@ -479,5 +519,10 @@ fn validate(resource: &Resource, object: &Value, before: Option<&Value>) -> Resu
     if causes.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(&resource.group, &resource.kind, json::name(object), &causes))
+    Err(ApiError::invalid(
+        &resource.group,
+        &resource.kind,
+        json::name(object),
+        &causes,
+    ))
 }

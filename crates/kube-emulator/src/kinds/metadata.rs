@@ -53,7 +53,11 @@ pub(crate) fn validate(kind: &str, object: &Value) -> Vec<Cause> {
     } else if kind == "Namespace" && !is_label(name) {
         causes.push(label_cause("metadata.name", name));
     } else if name.len() > 253 {
-        causes.push(invalid("metadata.name", &json!(name), "must be no more than 253 characters"));
+        causes.push(invalid(
+            "metadata.name",
+            &json!(name),
+            "must be no more than 253 characters",
+        ));
     } else if !matches(&SUBDOMAIN_RULE, name) {
         causes.push(invalid(
             "metadata.name",
@@ -67,8 +71,14 @@ pub(crate) fn validate(kind: &str, object: &Value) -> Vec<Cause> {
     }
     for (field, is_label) in [("labels", true), ("annotations", false)] {
         let path = format!("metadata.{field}");
-        for (key, value) in json::at(object, &["metadata", field]).and_then(Value::as_object).into_iter().flatten() {
-            let (prefix, bare) = key.rsplit_once('/').map_or(("", key.as_str()), |(prefix, bare)| (prefix, bare));
+        for (key, value) in json::at(object, &["metadata", field])
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            let (prefix, bare) = key
+                .rsplit_once('/')
+                .map_or(("", key.as_str()), |(prefix, bare)| (prefix, bare));
             let bad_prefix = key.contains('/') && (prefix.len() > 253 || !matches(&SUBDOMAIN_RULE, prefix));
             if bad_prefix || bare.len() > 63 || !matches(&LABEL_KEY_RULE, &bare.replace('/', " ")) {
                 causes.push(invalid(
@@ -95,7 +105,10 @@ pub(crate) fn validate(kind: &str, object: &Value) -> Vec<Cause> {
             }
         }
     }
-    for (index, owner) in json::list(object, &["metadata", "ownerReferences"]).iter().enumerate() {
+    for (index, owner) in json::list(object, &["metadata", "ownerReferences"])
+        .iter()
+        .enumerate()
+    {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(owner, &[field]).is_empty() {
                 causes.push(required(

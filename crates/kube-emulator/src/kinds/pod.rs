@@ -26,8 +26,16 @@ pub(super) fn default(pod: &mut Value) {
         json::default(pod, &["spec", field], value);
     }
     let account = text(pod, &["spec", "serviceAccountName"]);
-    let account = if account.is_empty() { text(pod, &["spec", "serviceAccount"]) } else { account };
-    let account = if account.is_empty() { "default".to_owned() } else { account.to_owned() };
+    let account = if account.is_empty() {
+        text(pod, &["spec", "serviceAccount"])
+    } else {
+        account
+    };
+    let account = if account.is_empty() {
+        "default".to_owned()
+    } else {
+        account.to_owned()
+    };
     json::set(pod, &["spec", "serviceAccountName"], account.as_str());
     json::set(pod, &["spec", "serviceAccount"], account);
     for list in CONTAINER_LISTS {
@@ -56,7 +64,12 @@ pub(super) fn default(pod: &mut Value) {
 
 fn default_container(container: &mut Value) {
     let image = text(container, &["image"]);
-    let tag = image.rsplit('/').next().unwrap_or_default().split_once(':').map(|(_, tag)| tag);
+    let tag = image
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .split_once(':')
+        .map(|(_, tag)| tag);
     let latest = !image.contains('@') && tag.is_none_or(|tag| tag == "latest");
     json::default(
         container,
@@ -176,7 +189,10 @@ pub(super) fn validate_update(before: &Value, after: &Value) -> Vec<Cause> {
     }
     json::carry(before, &mut allowed, &["spec", "activeDeadlineSeconds"]);
     let gates = list(before, &["spec", "schedulingGates"]);
-    if list(after, &["spec", "schedulingGates"]).iter().all(|gate| gates.contains(gate)) {
+    if list(after, &["spec", "schedulingGates"])
+        .iter()
+        .all(|gate| gates.contains(gate))
+    {
         json::carry(before, &mut allowed, &["spec", "schedulingGates"]);
     }
     let (old, new) = (before.get("spec"), allowed.get("spec"));
@@ -194,7 +210,9 @@ pub(super) fn validate_update(before: &Value, after: &Value) -> Vec<Cause> {
 /// `podIP` and the first of `podIPs` are one value; who writes only the first means both.
 pub(super) fn settle_addresses(pod: &mut Value) {
     let ip = text(pod, &["status", "podIP"]).to_owned();
-    let first = list(pod, &["status", "podIPs"]).first().map(|one| text(one, &["ip"]).to_owned());
+    let first = list(pod, &["status", "podIPs"])
+        .first()
+        .map(|one| text(one, &["ip"]).to_owned());
     match (ip.is_empty(), first) {
         (false, first) if first.as_deref() != Some(&ip) => {
             json::set(pod, &["status", "podIPs"], json!([{ "ip": ip }]));

@@ -19,12 +19,20 @@ fn cause(reason: &'static str, field: &str, message: String) -> Cause {
     Cause {
         reason,
         message,
-        field: if field.is_empty() { "<nil>".to_owned() } else { field.to_owned() },
+        field: if field.is_empty() {
+            "<nil>".to_owned()
+        } else {
+            field.to_owned()
+        },
     }
 }
 
 fn invalid(field: &str, value: &Value, why: &str) -> Cause {
-    cause("FieldValueInvalid", field, format!("Invalid value: {}: {why}", shown(value)))
+    cause(
+        "FieldValueInvalid",
+        field,
+        format!("Invalid value: {}: {why}", shown(value)),
+    )
 }
 
 /// A value in an error text: scalars as they are, others by their type.
@@ -103,7 +111,11 @@ impl Node {
         match value {
             Value::Object(map) => {
                 for (name, value) in map {
-                    let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    let here = if path.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{path}.{name}")
+                    };
                     let child = self.properties.get(name).or(match &self.additional {
                         Additional::Schema(node) => Some(node),
                         Additional::None | Additional::Any => None,
@@ -114,7 +126,12 @@ impl Node {
                 }
                 if self.embedded_resource && !path.is_empty() {
                     for name in ["apiVersion", "kind"] {
-                        if map.get(name).and_then(Value::as_str).unwrap_or_default().is_empty() {
+                        if map
+                            .get(name)
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                            .is_empty()
+                        {
                             causes.push(required(&format!("{path}.{name}"), "must not be empty"));
                         }
                     }
@@ -192,7 +209,11 @@ impl Node {
 }
 
 fn required(field: &str, why: &str) -> Cause {
-    let message = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
+    let message = if why.is_empty() {
+        "Required value".to_owned()
+    } else {
+        format!("Required value: {why}")
+    };
     cause("FieldValueRequired", field, message)
 }
 
@@ -203,17 +224,27 @@ impl Limits {
             causes.push(cause(
                 "FieldValueNotSupported",
                 path,
-                format!("Unsupported value: {}: supported values: {}", shown(value), values.join(", ")),
+                format!(
+                    "Unsupported value: {}: supported values: {}",
+                    shown(value),
+                    values.join(", ")
+                ),
             ));
         }
         match value {
             Value::String(text) => self.check_text(text, value, path, causes),
-            Value::Number(number) => self.check_number(number.as_f64().unwrap_or_default(), value, path, causes),
+            Value::Number(number) => {
+                self.check_number(number.as_f64().unwrap_or_default(), value, path, causes)
+            }
             Value::Array(items) => self.check_items(items, value, path, causes),
             Value::Object(map) => {
                 for name in &self.required {
                     if !map.contains_key(name) {
-                        let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                        let here = if path.is_empty() {
+                            name.clone()
+                        } else {
+                            format!("{path}.{name}")
+                        };
                         causes.push(required(&here, ""));
                     }
                 }
@@ -226,7 +257,11 @@ impl Limits {
                     ));
                 }
                 if let Some(min) = self.min_properties.filter(|min| size < *min) {
-                    causes.push(invalid(path, value, &format!("{path} in body should have at least {min} properties")));
+                    causes.push(invalid(
+                        path,
+                        value,
+                        &format!("{path} in body should have at least {min} properties"),
+                    ));
                 }
             }
             Value::Null | Value::Bool(_) => {}
@@ -244,10 +279,18 @@ impl Limits {
             ));
         }
         if let Some(min) = self.min_length.filter(|min| length < *min) {
-            causes.push(invalid(path, value, &format!("{path} in body should be at least {min} chars long")));
+            causes.push(invalid(
+                path,
+                value,
+                &format!("{path} in body should be at least {min} chars long"),
+            ));
         }
         if let Some(pattern) = self.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
-            causes.push(invalid(path, value, &format!("{path} in body should match '{pattern}'")));
+            causes.push(invalid(
+                path,
+                value,
+                &format!("{path} in body should match '{pattern}'"),
+            ));
         }
         if let Some(format) = &self.format
             && !is_of_format(format, text)
@@ -261,7 +304,8 @@ impl Limits {
     }
 
     fn check_number(&self, number: f64, value: &Value, path: &str, causes: &mut Vec<Cause>) {
-        let mut wrong = |why: String| causes.push(invalid(path, value, &format!("{path} in body should be {why}")));
+        let mut wrong =
+            |why: String| causes.push(invalid(path, value, &format!("{path} in body should be {why}")));
         match self.minimum {
             Some(min) if self.exclusive_minimum && number <= min => wrong(format!("greater than {min}")),
             Some(min) if number < min => wrong(format!("greater than or equal to {min}")),
@@ -272,7 +316,10 @@ impl Limits {
             Some(max) if number > max => wrong(format!("less than or equal to {max}")),
             _ => {}
         }
-        if let Some(step) = self.multiple_of.filter(|step| *step != 0.0 && (number / step).fract() != 0.0) {
+        if let Some(step) = self
+            .multiple_of
+            .filter(|step| *step != 0.0 && (number / step).fract() != 0.0)
+        {
             wrong(format!("a multiple of {step}"));
         }
         let range = match self.format.as_deref() {
@@ -297,10 +344,23 @@ impl Limits {
             ));
         }
         if let Some(min) = self.min_items.filter(|min| size < *min) {
-            causes.push(invalid(path, value, &format!("{path} in body should have at least {min} items")));
+            causes.push(invalid(
+                path,
+                value,
+                &format!("{path} in body should have at least {min} items"),
+            ));
         }
-        if self.unique_items && items.iter().enumerate().any(|(at, item)| items.iter().take(at).any(|one| one == item)) {
-            causes.push(invalid(path, value, &format!("{path} in body shouldn't contain duplicates")));
+        if self.unique_items
+            && items
+                .iter()
+                .enumerate()
+                .any(|(at, item)| items.iter().take(at).any(|one| one == item))
+        {
+            causes.push(invalid(
+                path,
+                value,
+                &format!("{path} in body shouldn't contain duplicates"),
+            ));
         }
     }
 
@@ -310,7 +370,11 @@ impl Limits {
             node.check(value, path, causes);
         }
         if !self.any_of.is_empty() && !self.any_of.iter().any(|node| node.accepts(value, path)) {
-            causes.push(invalid(path, value, &format!("{name} in body must validate at least one schema (anyOf)")));
+            causes.push(invalid(
+                path,
+                value,
+                &format!("{name} in body must validate at least one schema (anyOf)"),
+            ));
         }
         if !self.one_of.is_empty() {
             match self.one_of.iter().filter(|node| node.accepts(value, path)).count() {
@@ -328,7 +392,11 @@ impl Limits {
             }
         }
         if self.not.as_ref().is_some_and(|node| node.accepts(value, path)) {
-            causes.push(invalid(path, value, &format!("{name} in body must not validate the schema (not)")));
+            causes.push(invalid(
+                path,
+                value,
+                &format!("{name} in body must not validate the schema (not)"),
+            ));
         }
     }
 }

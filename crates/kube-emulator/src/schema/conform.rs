@@ -26,7 +26,11 @@ fn prune(node: &Node, value: &mut Value, path: &str, pruned: &mut Vec<String>) {
         Value::Object(map) => {
             let names: Vec<String> = map.keys().cloned().collect();
             for name in names {
-                let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let here = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 let child = node.field(&name);
                 if node.embedded_resource && TYPE_FIELDS.contains(&name.as_str()) {
                     continue;
@@ -74,7 +78,10 @@ fn default(node: &Node, value: &mut Value) {
             }
             if let Additional::Schema(child) = &node.additional {
                 for (_, value) in map.iter_mut() {
-                    if value.is_null() && !child.nullable && let Some(fallback) = &child.default {
+                    if value.is_null()
+                        && !child.nullable
+                        && let Some(fallback) = &child.default
+                    {
                         *value = fallback.clone();
                     }
                     default(child, value);
@@ -89,4 +96,3 @@ fn default(node: &Node, value: &mut Value) {
         _ => {}
     }
 }
-

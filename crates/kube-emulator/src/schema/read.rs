@@ -99,7 +99,15 @@ fn node(schema: &Value, path: &str, structural: bool, depth: usize) -> Result<No
         if !KNOWN.contains(&field.as_str()) {
             return Err(error(format!("this API server cannot keep the rule `{field}`")));
         }
-        if ["$ref", "additionalItems", "definitions", "dependencies", "patternProperties"].contains(&field.as_str()) {
+        if [
+            "$ref",
+            "additionalItems",
+            "definitions",
+            "dependencies",
+            "patternProperties",
+        ]
+        .contains(&field.as_str())
+        {
             return Err(error(format!("Forbidden: {field} is not supported")));
         }
     }
@@ -190,7 +198,10 @@ fn limits(map: &Map<String, Value>, path: &str, depth: usize) -> Result<Limits, 
     let count = |field: &str| map.get(field).and_then(Value::as_u64);
     let flag = |field: &str| map.get(field).and_then(Value::as_bool).unwrap_or_default();
     let nodes = |field: &str| -> Result<Vec<Node>, SchemaError> {
-        let schemas = map.get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let schemas = map
+            .get(field)
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
         schemas
             .iter()
             .enumerate()
@@ -201,7 +212,9 @@ fn limits(map: &Map<String, Value>, path: &str, depth: usize) -> Result<Limits, 
         None | Some("") => None,
         Some(pattern) => Some(Regex::new(pattern).map_err(|error| SchemaError {
             path: format!("{path}.pattern"),
-            why: format!("Invalid value: \"{pattern}\": must be a valid regular expression, but isn't: {error}"),
+            why: format!(
+                "Invalid value: \"{pattern}\": must be a valid regular expression, but isn't: {error}"
+            ),
         })?),
     };
     let not = match map.get("not") {
@@ -209,7 +222,11 @@ fn limits(map: &Map<String, Value>, path: &str, depth: usize) -> Result<Limits, 
         Some(schema) => Some(Box::new(node(schema, &format!("{path}.not"), false, depth + 1)?)),
     };
     Ok(Limits {
-        one_of_values: map.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
+        one_of_values: map
+            .get("enum")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default(),
         pattern,
         format: map.get("format").and_then(Value::as_str).map(str::to_owned),
         minimum: number("minimum"),

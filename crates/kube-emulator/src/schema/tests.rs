@@ -97,9 +97,18 @@ fn unknown_fields_go_and_defaults_come() {
 #[test]
 fn a_rule_that_cannot_be_kept_is_an_error() {
     for (schema, text) in [
-        (json!({ "type": "object", "patternProperties": {} }), "not supported"),
-        (json!({ "type": "object", "x-kubernetes-novelty": 1 }), "cannot keep the rule `x-kubernetes-novelty`"),
-        (json!({ "type": "object", "properties": { "a": {} } }), "properties[a].type: Required value"),
+        (
+            json!({ "type": "object", "patternProperties": {} }),
+            "not supported",
+        ),
+        (
+            json!({ "type": "object", "x-kubernetes-novelty": 1 }),
+            "cannot keep the rule `x-kubernetes-novelty`",
+        ),
+        (
+            json!({ "type": "object", "properties": { "a": {} } }),
+            "properties[a].type: Required value",
+        ),
         (
             json!({ "type": "object", "properties": { "a": { "type": "string", "pattern": "(" } } }),
             "regular expression",
