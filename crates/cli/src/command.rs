@@ -7,12 +7,13 @@ use kube::{Api, Client};
 use podid_api::profile::{
     PodIdentity, PodIdentityException, PodIdentityProfile, ProvisioningState, UserAssignedIdentity,
 };
+use podid_core::{Guid, IdentityResourceId};
 use serde::Serialize;
 
 use crate::connect::ConnectArgs;
 use crate::edit;
 use crate::error::CliError;
-use crate::flags::{Guid, IdentityId, Label, Name, Selector};
+use crate::flags::{Label, Name, Selector};
 use crate::get::GetArgs;
 use crate::output::{Format, Listing};
 use crate::printer::Printer;
@@ -31,6 +32,10 @@ pub struct Args {
 /// What `podid` does.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// Switch pod identity on for the cluster
+    Enable(EnableArgs),
+    /// Switch pod identity off and drop all pod identities and exceptions
+    Disable,
     /// Show identities, bindings or exceptions of the cluster
     Get(GetArgs),
     /// Give the pods of a namespace a managed identity
@@ -57,6 +62,28 @@ pub enum ExceptionCommand {
     Delete(DeleteArgs),
 }
 
+/// Network plugins of a cluster, as ARM names them.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkPlugin {
+    /// Azure CNI.
+    Azure,
+    /// Kubenet, on which pod identity needs consent.
+    Kubenet,
+    /// Brought along by the cluster's owner.
+    None,
+}
+
+/// Flags of `podid enable`.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct EnableArgs {
+    /// Network plugin of the cluster; what the profile says when not given
+    #[arg(long, value_enum, value_name = "PLUGIN")]
+    pub network_plugin: Option<NetworkPlugin>,
+    /// Accept that on kubenet a pod with NET_RAW can forge another pod's address
+    #[arg(long, alias = "enable-pod-identity-with-kubenet")]
+    pub with_kubenet: bool,
+}
+
 /// Flags of `podid add`; the names are those of `az aks pod-identity add`.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct AddArgs {
@@ -68,7 +95,7 @@ pub struct AddArgs {
     pub name: Option<Name>,
     /// ARM id of the managed identity
     #[arg(long, value_name = "ID")]
-    pub identity_resource_id: IdentityId,
+    pub identity_resource_id: IdentityResourceId,
     /// Value of the pods' label `aadpodidbinding`; the name when not given
     #[arg(long, value_name = "VALUE")]
     pub binding_selector: Option<Selector>,
@@ -135,6 +162,16 @@ impl Command {
     pub async fn run(self, client: Client, printer: &mut Printer) -> Result<(), CliError> {
         let api = Api::all(client.clone());
         match self {
+            Self::Enable(args) => args.run(&api, printer).await,
+            Self::Disable => {
+                let was_on = edit::disable(&api).await?;
+                printer.say(if was_on {
+                    "pod identity is off; all pod identities and exceptions are dropped"
+                } else {
+                    "pod identity was off already"
+                });
+                Ok(())
+            }
             Self::Get(args) => args.run(client, printer).await,
             Self::Add(args) => args.run(&api, printer).await,
             Self::List(args) => args.identities(&api, printer).await,
@@ -197,6 +234,32 @@ impl Command {
     }
 }
 
+impl EnableArgs {
+    async fn run(self, api: &Api<PodIdentityProfile>, printer: &mut Printer) -> Result<(), CliError> {
+        let Self {
+            network_plugin,
+            with_kubenet,
+        } = self;
+        let plugin = network_plugin.map(|plugin| match plugin {
+            NetworkPlugin::Azure => "azure",
+            NetworkPlugin::Kubenet => "kubenet",
+            NetworkPlugin::None => "none",
+        });
+        let was_off = edit::enable(api, plugin, with_kubenet).await?;
+        printer.say(if was_off {
+            "pod identity is on"
+        } else {
+            "pod identity was on already"
+        });
+        if with_kubenet {
+            printer.hint("drop NET_RAW by policy (requiredDropCapabilities: [NET_RAW])");
+        } else if was_off {
+            printer.hint("`podid add` gives the pods of a namespace an identity");
+        }
+        Ok(())
+    }
+}
+
 impl AddArgs {
     async fn run(self, api: &Api<PodIdentityProfile>, printer: &mut Printer) -> Result<(), CliError> {
         let Self {
@@ -217,9 +280,9 @@ impl AddArgs {
             namespace: namespace.0,
             binding_selector: binding_selector.map(|selector| selector.0),
             identity: UserAssignedIdentity {
-                resource_id: identity_resource_id.0,
-                client_id: client_id.map(|id| id.0),
-                object_id: object_id.map(|id| id.0),
+                resource_id: identity_resource_id.to_string(),
+                client_id: client_id.map(|id| id.to_string()),
+                object_id: object_id.map(|id| id.to_string()),
             },
         };
         edit::change(api, |spec| {

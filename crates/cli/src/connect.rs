@@ -23,24 +23,25 @@ pub struct ConnectArgs {
 impl ConnectArgs {
     /// A client of that cluster. Nothing is sent yet.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
-        let refused = |error: Box<dyn std::error::Error + Send + Sync>| CliError::Kubeconfig(error);
+        // kube's texts have their causes in them already.
+        fn refused(error: impl ToString) -> CliError {
+            CliError::Kubeconfig(error.to_string())
+        }
         let options = KubeConfigOptions {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
         };
         let config = match self.kubeconfig.as_ref().filter(|paths| !paths.is_empty()) {
             Some(paths) => {
-                let merged = read_all(paths).map_err(|error| refused(error.into()))?;
+                let merged = read_all(paths).map_err(refused)?;
                 Config::from_custom_kubeconfig(merged, &options)
                     .await
-                    .map_err(|error| refused(error.into()))?
+                    .map_err(refused)?
             }
-            None if self.context.is_some() => Config::from_kubeconfig(&options)
-                .await
-                .map_err(|error| refused(error.into()))?,
-            None => Config::infer().await.map_err(|error| refused(error.into()))?,
+            None if self.context.is_some() => Config::from_kubeconfig(&options).await.map_err(refused)?,
+            None => Config::infer().await.map_err(refused)?,
         };
-        Client::try_from(config).map_err(|error| refused(error.into()))
+        Client::try_from(config).map_err(refused)
     }
 }
 

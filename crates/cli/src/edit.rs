@@ -112,17 +112,81 @@ pub(crate) async fn change(
     api: &Api<PodIdentityProfile>,
     mut change: impl FnMut(&mut PodIdentityProfileSpec) -> Result<(), CliError> + Send,
 ) -> Result<(), CliError> {
+    write(api, |spec| {
+        let spec = spec.filter(|spec| spec.enabled).ok_or(CliError::NotEnabled)?;
+        change(spec)?;
+        Ok(true)
+    })
+    .await
+    .map(drop)
+}
+
+/// Switches pod identity on, making the profile if there is none; whether it was off.
+pub(crate) async fn enable(
+    api: &Api<PodIdentityProfile>,
+    network_plugin: Option<&str>,
+    with_kubenet: bool,
+) -> Result<bool, CliError> {
+    let mut was_off = false;
+    let edit = |spec: Option<&mut PodIdentityProfileSpec>| {
+        let Some(spec) = spec else { return Ok(true) };
+        was_off = !spec.enabled;
+        let before = spec.clone();
+        spec.enabled = true;
+        if let Some(plugin) = network_plugin {
+            spec.network_plugin = Some(plugin.to_owned());
+        }
+        if with_kubenet {
+            spec.allow_network_plugin_kubenet = Some(true);
+        }
+        if spec.kubenet_refused() {
+            return Err(CliError::Kubenet);
+        }
+        Ok(*spec != before)
+    };
+    write(api, edit).await?;
+    Ok(was_off)
+}
+
+/// Switches pod identity off: as `az aks update --disable-pod-identity`, this drops identities, exceptions and the
+/// consent to kubenet. Whether it was on.
+pub(crate) async fn disable(api: &Api<PodIdentityProfile>) -> Result<bool, CliError> {
+    let mut was_on = false;
+    let edit = |spec: Option<&mut PodIdentityProfileSpec>| {
+        let Some(spec) = spec else { return Ok(false) };
+        was_on = spec.enabled;
+        let before = std::mem::take(spec);
+        spec.network_plugin.clone_from(&before.network_plugin);
+        Ok(*spec != before)
+    };
+    write(api, edit).await?;
+    Ok(was_on)
+}
+
+/// Reads, edits and writes until nobody is faster. `edit` says whether there is something to write; it is asked with none
+/// when there is no profile, and then again with an empty one if it wants one made.
+async fn write(
+    api: &Api<PodIdentityProfile>,
+    mut edit: impl FnMut(Option<&mut PodIdentityProfileSpec>) -> Result<bool, CliError> + Send,
+) -> Result<(), CliError> {
     let params = PostParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
     for _try in 0..TRIES {
-        let mut profile = read(api)
-            .await?
-            .filter(|profile| profile.spec.enabled)
-            .ok_or(CliError::NotEnabled)?;
-        change(&mut profile.spec)?;
-        match api.replace(PROFILE_NAME, &params, &profile).await {
+        let written = if let Some(mut profile) = read(api).await? {
+            if !edit(Some(&mut profile.spec))? {
+                return Ok(());
+            }
+            api.replace(PROFILE_NAME, &params, &profile).await
+        } else {
+            let mut profile = PodIdentityProfile::new(PROFILE_NAME, PodIdentityProfileSpec::default());
+            if !(edit(None)? && edit(Some(&mut profile.spec))?) {
+                return Ok(());
+            }
+            api.create(&params, &profile).await
+        };
+        match written {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(CliError::from_kube("change the PodIdentityProfile", error)),

@@ -6,8 +6,8 @@ use podid_api::names::PROFILE_NAME;
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// No way to the cluster.
-    #[error("cannot read the kubeconfig")]
-    Kubeconfig(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no way to the cluster: {0}")]
+    Kubeconfig(String),
     /// The API server answered with an error.
     #[error("the API server refused to {what}: {message}")]
     Refused {
@@ -35,6 +35,9 @@ pub enum CliError {
         /// How often it was tried.
         tries: u32,
     },
+    /// Kubenet without consent. The text is that of `az` with its preview extension, with our flag.
+    #[error("--with-kubenet is required for enabling pod identity addon when using Kubenet network plugin")]
+    Kubenet,
     /// There is no profile or it is switched off.
     #[error("pod identity is not enabled for this cluster")]
     NotEnabled,
@@ -109,16 +112,27 @@ impl CliError {
             Self::Refused { code: 401 | 403, .. } => {
                 Some("`kubectl auth whoami` shows who you are for this cluster".to_owned())
             }
-            Self::NotEnabled => Some(format!(
-                "set spec.enabled: `kubectl patch podidentityprofile {PROFILE_NAME} --type merge -p '{{\"spec\":{{\"enabled\":true}}}}'`"
-            )),
+            Self::Unreachable { .. } => {
+                Some("is the cluster up? `kubectl version` asks it the same way; --context NAME takes another".to_owned())
+            }
+            Self::Refused { code: 422, .. } => Some("nothing was changed; mend what the message names".to_owned()),
+            Self::Kubenet => Some(
+                "on kubenet a pod with NET_RAW can forge another pod's address: prefer Azure CNI, or drop NET_RAW by policy"
+                    .to_owned(),
+            ),
+            Self::NotEnabled => Some("`podid enable` switches it on".to_owned()),
             Self::Duplicate { .. } => Some("delete it first, or choose another --name".to_owned()),
             Self::Missing { elsewhere, .. } if !elsewhere.is_empty() => {
                 Some(format!("there is one in {}", elsewhere.join(", ")))
             }
+            Self::Missing { what, .. } => {
+                let command = if *what == crate::edit::EXCEPTION { "podid exception list" } else { "podid list" };
+                Some(format!("`{command}` shows what is there"))
+            }
             Self::NameNeeded(_) => Some("give one with --name".to_owned()),
             Self::Contended { .. } => Some("try again".to_owned()),
-            _ => None,
+            // The API server's own words say it all.
+            Self::Refused { .. } | Self::Unwritable { .. } => None,
         }
     }
 }

@@ -49,7 +49,18 @@ impl Printer {
 /// Says on stderr why a command failed, all causes on one line, then what could help.
 pub fn report(error: &anyhow::Error) {
     let mut printer = Printer::to_terminal();
-    printer.say(&format!("error: {error:#}"));
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Some errors have their causes in their own text.
+        if !text.contains(&cause) {
+            text = if text.is_empty() {
+                cause
+            } else {
+                format!("{text}: {cause}")
+            };
+        }
+    }
+    printer.say(&format!("error: {text}"));
     if let Some(hint) = error.downcast_ref::<CliError>().and_then(CliError::hint) {
         printer.hint(&hint);
     }

@@ -68,6 +68,13 @@ impl Server {
                 Some(profile) => (200, profile.clone()),
                 None => status(404, "NotFound"),
             },
+            (&Method::POST, "/apis/podid.dev/v1alpha1/podidentityprofiles") => {
+                world.writes += 1;
+                let mut new: Value = serde_json::from_slice(body).unwrap();
+                new["metadata"]["resourceVersion"] = json!("1");
+                world.profile = Some(new.clone());
+                (201, new)
+            }
             (&Method::PUT, "/apis/podid.dev/v1alpha1/podidentityprofiles/cluster") => {
                 world.writes += 1;
                 if world.conflicts > 0 {
@@ -277,11 +284,53 @@ async fn a_cluster_without_pod_identity_is_told_apart() {
     let line = format!("add --namespace my-app --name web --identity-resource-id {ID}");
     let error = podid(&server, &line).await.0.unwrap_err();
     assert_eq!(error.to_string(), "pod identity is not enabled for this cluster");
-    assert!(
-        error
-            .hint()
-            .unwrap()
-            .contains("kubectl patch podidentityprofile cluster")
+    assert_eq!(error.hint().unwrap(), "`podid enable` switches it on");
+}
+
+#[tokio::test]
+async fn enable_makes_the_profile_once_and_disable_drops_all_that_was_in_it() {
+    let server = Server::default();
+    let (result, _, words) = podid(&server, "enable").await;
+    result.unwrap();
+    assert!(words.starts_with("pod identity is on\n"), "{words}");
+    assert_eq!(server.spec(), json!({ "enabled": true }));
+    let (result, _, words) = podid(&server, "enable").await;
+    result.unwrap();
+    assert_eq!(words, "pod identity was on already\n");
+    assert_eq!(server.0.lock().writes, 1);
+
+    let line = format!("add --namespace my-app --name web --identity-resource-id {ID}");
+    podid(&server, &line).await.0.unwrap();
+    let (result, _, words) = podid(&server, "disable").await;
+    result.unwrap();
+    assert_eq!(
+        words,
+        "pod identity is off; all pod identities and exceptions are dropped\n"
+    );
+    assert_eq!(server.spec(), json!({ "enabled": false }));
+    let (_, _, words) = podid(&server, "disable").await;
+    assert_eq!(words, "pod identity was off already\n");
+}
+
+#[tokio::test]
+async fn kubenet_is_refused_without_consent_and_nothing_is_written() {
+    let server = Server::default();
+    let error = podid(&server, "enable --network-plugin kubenet")
+        .await
+        .0
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "--with-kubenet is required for enabling pod identity addon when using Kubenet network plugin"
+    );
+    assert!(server.0.lock().profile.is_none());
+    podid(&server, "enable --network-plugin kubenet --with-kubenet")
+        .await
+        .0
+        .unwrap();
+    assert_eq!(
+        server.spec(),
+        json!({ "enabled": true, "allowNetworkPluginKubenet": true, "networkPlugin": "kubenet" })
     );
 }
 
