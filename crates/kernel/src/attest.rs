@@ -96,7 +96,9 @@ impl Attestor {
         })
     }
 
-    /// Confirms that the connection accepted as (`peer`, `local`) is a socket of pod `uid`'s. Some microseconds for a
+    /// Confirms that the connection from `peer` to `local` is a socket of pod `uid`'s. `local` is the address that
+    /// the pod asked ([`Interception::asked`](crate::redirect::Interception::asked)), which is not the accepted
+    /// socket's own where a port or address is rewritten. Some microseconds for a
     /// known pod; some milliseconds, not blocking the runtime, for the first connection of one.
     pub async fn confirm(
         self: &Arc<Self>,

@@ -39,8 +39,10 @@ pub enum RedirectError {
         #[source]
         source: io::Error,
     },
-    /// Somebody else has a rule or route where ours must be.
-    #[error("cannot intercept: {0}; free it, or choose another table and preference")]
+    /// Somebody else has a rule that is asked before ours and can lead pods' packets past the agent.
+    #[error(
+        "{0} comes before the interception's own rules and can lead pods past them; remove it, or choose lower preferences"
+    )]
     Taken(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", listen_hint(source, *address))]

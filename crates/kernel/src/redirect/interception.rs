@@ -93,21 +93,28 @@ impl Interception {
     }
 
     /// Puts in place what is missing and gives what that was. Closes the way first, then opens it to the agent.
-    /// A table left by another way of interception is removed.
+    /// A table left by another way of interception is removed. A rule of somebody else's that comes first is an error,
+    /// but only after all of ours is in place.
     pub fn install(&self) -> Result<Vec<Part>, RedirectError> {
-        let mut added = self.routing.install()?;
+        let routing = self.routing.install();
+        if !matches!(routing, Ok(_) | Err(RedirectError::Taken(_))) {
+            return routing;
+        }
+        let mut rewritten = None;
         match self.rewrite {
             Some(rewrite) if !there(rewrite)? => {
                 rewrite
                     .install()
                     .map_err(|source| RedirectError::kernel("add nf_tables table podid", source))?;
-                added.push(Part::Rewrite);
+                rewritten = Some(Part::Rewrite);
             }
             Some(_) => {}
             None => {
                 remove_table()?;
             }
         }
+        let mut added = routing?;
+        added.extend(rewritten);
         Ok(added)
     }
 

@@ -22,7 +22,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -89,8 +89,8 @@ const PARTS: [Part; 5] = [
 pub struct State {
     /// Parts that are not there. `install` puts them back.
     pub missing: Vec<Part>,
-    /// Rules and routes of others that can take pods' packets before ours do, one text each. `install` refuses while
-    /// there are any.
+    /// Rules of others that are asked before ours and can take pods' packets, one text each. `install` reports the
+    /// first as an error, after it has put in place what it can.
     pub foreign: Vec<String>,
 }
 
@@ -172,20 +172,27 @@ impl LocalRoute {
             .filter(move |part| self.delivers || !matches!(part, Part::Route | Part::Capture))
     }
 
-    /// Puts in place what is missing and gives what that was; twice is as once. Takes about a millisecond.
+    /// Puts in place what is missing and gives what that was; twice is as once. Takes about a millisecond. A rule of
+    /// somebody else's that comes first is an error, but only after all of ours is in place.
     pub fn install(&self) -> Result<Vec<Part>, RedirectError> {
         let mut netlink = open()?;
         let state = self.look(&mut netlink)?;
-        if let Some(foreign) = state.foreign.into_iter().next() {
-            return Err(RedirectError::Taken(foreign));
-        }
         for part in self.parts().filter(|part| state.missing.contains(part)) {
-            match netlink.change(self.message(part, true), NLM_F_CREATE | NLM_F_EXCL) {
+            // A route of another kind to the address, in our table, would lead past us: ours takes its place.
+            let how = if part == Part::Route {
+                NLM_F_REPLACE
+            } else {
+                NLM_F_EXCL
+            };
+            match netlink.change(self.message(part, true), NLM_F_CREATE | how) {
                 Err(error) if error.raw_os_error() != Some(Errno::EEXIST as i32) => {
                     return Err(RedirectError::kernel(format!("add the {part}"), error));
                 }
                 _ => {}
             }
+        }
+        if let Some(foreign) = state.foreign.into_iter().next() {
+            return Err(RedirectError::Taken(foreign));
         }
         Ok(state.missing)
     }
@@ -285,15 +292,7 @@ impl LocalRoute {
                 && route.header.destination_prefix_length == 32
                 && to == Some(self.address)
                 && route.attributes.contains(&RouteAttribute::Oif(LOOPBACK));
-            if ours {
-                there = true;
-            } else {
-                let to = to.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                let prefix = route.header.destination_prefix_length;
-                state
-                    .foreign
-                    .push(format!("a route to {to}/{prefix} in table {}", self.table));
-            }
+            there |= ours;
         }
         if !there && self.delivers {
             state.missing.insert(0, Part::Route);

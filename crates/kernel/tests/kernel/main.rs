@@ -35,7 +35,10 @@ fn main() -> ExitCode {
         trials.extend(interception::trials());
         trials.extend(ways::trials());
         trials.extend(attestation::trials());
-        libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+        let mut arguments = Arguments::from_args();
+        // Most of them wait for nothing to come, which takes no processor.
+        arguments.test_threads.get_or_insert(12);
+        libtest_mimic::run(&arguments, trials).exit_code()
     })
 }
 

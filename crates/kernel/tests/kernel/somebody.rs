@@ -66,6 +66,27 @@ pub(crate) fn delete_local_route(node: &Namespace, to: Ipv4Addr, table: u32) -> 
     change(node, RouteNetlinkMessage::DelRoute(local_route(to, table)))
 }
 
+/// Adds `<to>/32 via <gateway>` to a table.
+pub(crate) fn add_route(
+    node: &Namespace,
+    to: Ipv4Addr,
+    gateway: Ipv4Addr,
+    index: u32,
+    table: u32,
+) -> Outcome {
+    let mut route = local_route(to, table);
+    route.header.kind = RouteType::Unicast;
+    route.header.scope = RouteScope::Universe;
+    route
+        .attributes
+        .retain(|attribute| !matches!(attribute, RouteAttribute::Oif(_)));
+    route.attributes.push(RouteAttribute::Oif(index));
+    route
+        .attributes
+        .push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    change(node, RouteNetlinkMessage::NewRoute(route))
+}
+
 /// Switches the loopback interface off.
 pub(crate) fn loopback_down(node: &Namespace) -> Outcome {
     let mut link = LinkMessage::default();

@@ -9,6 +9,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -32,12 +34,14 @@ pub(crate) struct Topology {
     pub(crate) on_bridge: Namespace,
     pub(crate) neighbour: Namespace,
     pub(crate) direct: Namespace,
+    azure_heard: Arc<AtomicUsize>,
 }
 
 impl Topology {
     /// All of it, with the real metadata service answering `azure <peer>`.
     pub(crate) fn build() -> Result<Self, Failed> {
-        let topology = Self {
+        let mut topology = Self {
+            azure_heard: Arc::default(),
             azure: Namespace::create()?,
             node: Namespace::create()?,
             on_bridge: Namespace::create()?,
@@ -50,6 +54,7 @@ impl Topology {
             on_bridge,
             neighbour,
             direct,
+            ..
         } = &topology;
         // As distributions have it, and what would break a path that is not symmetrical.
         node.sysctl("net.ipv4.conf.all.rp_filter", "1")?;
@@ -64,8 +69,23 @@ impl Topology {
         cni::join_bridge(node, "cni0", "veth12", neighbour, NEIGHBOUR, 24, GATEWAY)?;
         cni::join_point_to_point(node, "azv12", direct, DIRECT)?;
         let service = azure.run(|| TcpListener::bind(METADATA))??;
-        answer_all(service, "azure");
+        topology.azure_heard = answer_all(service, "azure");
         Ok(topology)
+    }
+
+    /// No pod hears anything from the metadata address, and the real service hears nothing from a pod.
+    pub(crate) fn assert_closed(&self, when: impl std::fmt::Display) {
+        let before = self.azure_heard.load(Ordering::SeqCst);
+        for (pod, address) in self.pods() {
+            let error = talk(pod, SILENCE).expect_err("the way is closed");
+            let silent = [
+                io::ErrorKind::TimedOut,
+                io::ErrorKind::HostUnreachable,
+                io::ErrorKind::ConnectionRefused,
+            ];
+            assert!(silent.contains(&error.kind()), "{when}: {address}: {error:?}");
+        }
+        assert_eq!(self.azure_heard.load(Ordering::SeqCst), before, "{when}");
     }
 
     /// The pods of both kinds, with their addresses.
@@ -74,28 +94,32 @@ impl Topology {
     }
 }
 
-/// Answers each connection with `<name> <peer's address>`, until the process ends.
-pub(crate) fn answer_all(listener: TcpListener, name: &'static str) {
+/// Answers each connection with `<name> <peer's address>`, until the process ends; who came is counted.
+pub(crate) fn answer_all(listener: TcpListener, name: &'static str) -> Arc<AtomicUsize> {
+    let came = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&came);
     thread::spawn(move || {
         while let Ok((stream, peer)) = listener.accept() {
+            counted.fetch_add(1, Ordering::SeqCst);
             // A client that is gone already has nothing to be told.
             let _ = write!(&stream, "{name} {}", peer.ip());
         }
     });
+    came
 }
 
 /// What the metadata address says, asked from `namespace`.
 pub(crate) fn ask(namespace: &Namespace) -> Result<String, Failed> {
-    let asked: io::Result<String> = namespace.run(|| {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(METADATA), SILENCE)?;
-        stream.set_read_timeout(Some(SILENCE))?;
+    Ok(talk(namespace, podid_testkit::PATIENCE)?)
+}
+
+fn talk(namespace: &Namespace, patience: Duration) -> io::Result<String> {
+    let talk = || {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(METADATA), patience)?;
+        stream.set_read_timeout(Some(patience))?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
         Ok(said)
-    })?;
-    asked.or_else(|error| match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Ok("nothing".to_owned()),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable => Ok("refused".to_owned()),
-        _ => Err(format!("{:?}: {error}", error.kind()).into()),
-    })
+    };
+    namespace.run(talk).map_err(io::Error::other)?
 }

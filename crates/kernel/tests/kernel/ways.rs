@@ -45,12 +45,6 @@ fn start_agent(node: &Namespace, way: Interception) -> Outcome {
     Ok(())
 }
 
-fn closed(pod: &Namespace) -> Outcome {
-    let said = ask(pod)?;
-    assert!(["nothing", "refused"].contains(&said.as_str()), "{said}");
-    Ok(())
-}
-
 fn each_way_leads_pods_to_the_agent_and_is_gone_when_removed() -> Outcome {
     for way in ways() {
         let topology = Topology::build()?;
@@ -58,9 +52,7 @@ fn each_way_leads_pods_to_the_agent_and_is_gone_when_removed() -> Outcome {
         assert!(!node.run(|| way.install())??.is_empty());
         assert_eq!(node.run(|| way.install())??, []);
         assert!(node.run(|| way.check())??.is_intact());
-        for (pod, _) in topology.pods() {
-            closed(pod)?;
-        }
+        topology.assert_closed(format_args!("{way:?} without an agent"));
         start_agent(node, way)?;
         // Whether the bridge's packets go through netfilter is the node's choice; without the module they do not.
         let bridged = "net.bridge.bridge-nf-call-iptables";
@@ -175,9 +167,7 @@ fn an_emptied_ruleset_opens_nothing_wakes_the_watch_and_is_mended() -> Outcome {
             assert_eq!(node.run(|| way.check())??.missing, [Part::Rewrite]);
             // Not even to a program that listens on all addresses.
             let _ingress = node.run(|| TcpListener::bind(("0.0.0.0", 80)))??;
-            for (pod, _) in topology.pods() {
-                closed(pod)?;
-            }
+            topology.assert_closed(format_args!("{way:?} with an emptied ruleset"));
             assert_eq!(ask(node)?, "azure 10.1.0.4");
             assert_eq!(node.run(|| way.install())??, [Part::Rewrite]);
             for (pod, address) in topology.pods() {
