@@ -114,6 +114,10 @@ impl Entry {
         self.good.load().as_ref().map(|token| token.expires_in(now))
     }
 
+    pub(crate) fn has_token(&self) -> bool {
+        self.good.load().is_some()
+    }
+
     pub(crate) fn slot(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock()
     }

@@ -35,18 +35,22 @@ impl<S: Source> Broker<S> {
             entry: &entry,
             flight: &flight,
         };
-        let closing = async {
-            self.closing().await;
-            if flight.is_wanted() {
-                std::future::pending::<()>().await;
+        let tries = self.tries(&entry, &flight);
+        tokio::pin!(tries);
+        let mut closing = false;
+        let landing = loop {
+            tokio::select! {
+                biased;
+                () = flight.cancel.cancelled() => break Landing::Forgotten,
+                // The process stops: what nobody waits for need not be finished.
+                () = self.closing(), if !closing => {
+                    closing = true;
+                    if self.leave(&entry, &flight, None, None) {
+                        break Landing::Left;
+                    }
+                }
+                landing = &mut tries => break landing,
             }
-        };
-        let landing = tokio::select! {
-            biased;
-            () = flight.cancel.cancelled() => Landing::Forgotten,
-            // The process stops: what nobody waits for need not be finished.
-            () = closing => Landing::Forgotten,
-            landing = self.tries(&entry, &flight) => landing,
         };
         self.land(&entry, &flight, landing);
         drop(guard);

@@ -81,12 +81,13 @@ impl Store {
         Ok(entry)
     }
 
-    /// Drops the entry that was used longest ago among those that `may_go` and have no flight.
+    /// Drops one entry among those that `may_go` and have no flight: first those without a token, then the one used
+    /// longest ago.
     fn evict(&self, shard: &mut HashTable<Arc<Entry>>, may_go: impl Fn(&Arc<Entry>) -> bool) -> bool {
         let oldest = shard
             .iter()
             .filter(|entry| !entry.is_flying() && may_go(entry))
-            .min_by_key(|entry| entry.used())
+            .min_by_key(|entry| (entry.has_token(), entry.used()))
             .map(Arc::clone);
         let Some(oldest) = oldest else {
             return false;

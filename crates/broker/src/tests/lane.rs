@@ -1,0 +1,155 @@
+//! Quota, turns and pauses towards the upstream.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_the_upstream_asks_for_is_kept() {
+    let world = World::new(MILLIS, |nth, _| {
+        if nth == 1 {
+            Say::Throttle(Some(7))
+        } else {
+            Say::Token(HOUR)
+        }
+    });
+    let (one, two) = (world.asking(&identity("a", 1), RESOURCE), async {
+        sleep(Duration::from_secs(1)).await;
+        world.ask(&identity("b", 2)).await
+    });
+    let (one, two) = tokio::join!(one, two);
+    assert!(one.unwrap().is_ok() && two.is_ok());
+    let calls = world.calls();
+    assert!(
+        calls[1].at >= Duration::from_secs(7),
+        "the whole VM keeps still: {calls:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_longer_than_the_deadline_is_told_at_once_to_everybody() {
+    let world = World::new(MILLIS, |_, _| Say::Throttle(Some(60)));
+    for n in 1..=3 {
+        let error = world.ask(&identity("ns", n)).await.unwrap_err();
+        assert!(
+            matches!(error.retry(), Retry::After(after) if after > Duration::from_secs(55)),
+            "{error:?}"
+        );
+    }
+    assert!(world.secs() < 2 && world.calls().len() == 1);
+}
+
+/// Most calls that started within any `window`.
+fn busiest(calls: &[Call], window: Duration) -> usize {
+    calls
+        .iter()
+        .enumerate()
+        .map(|(at, first)| {
+            calls[at..]
+                .iter()
+                .take_while(|call| call.at < first.at + window)
+                .count()
+        })
+        .max()
+        .unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_keys_stays_within_the_quota_and_everybody_gets_a_token() {
+    let world = World::new(Duration::from_millis(150), |_, _| Say::Token(HOUR));
+    let waiters: Vec<_> = (0..250)
+        .map(|n| world.asking(&identity("ns", n), RESOURCE))
+        .collect();
+    for waiter in waiters {
+        waiter.await.unwrap().unwrap();
+    }
+    let calls = world.calls();
+    assert_eq!(calls.len(), 250);
+    assert_eq!(busiest(&calls, Duration::from_secs(1)), 20);
+    assert_eq!(calls.iter().map(|call| call.running).max(), Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_noisy_tenant_does_not_keep_others_waiting() {
+    let limits = Limits {
+        per_identity: 500,
+        flights_per_identity: 500,
+        ..Limits::default()
+    };
+    let world = World::with(Duration::from_millis(20), limits, |_, _| Say::Token(HOUR));
+    let noisy = identity("noisy", 1);
+    let storm: Vec<_> = (0..300)
+        .map(|n| world.asking(&noisy, &format!("https://{n}.example")))
+        .collect();
+    sleep(Duration::from_millis(500)).await;
+    let before = world.calls().len();
+    world.ask(&identity("quiet", 2)).await.unwrap();
+    let calls = world.calls();
+    let place = calls
+        .iter()
+        .position(|call| &*call.key.identity.object.namespace == "quiet")
+        .unwrap();
+    // Seats given at one moment are taken in any order.
+    assert!(place - before < 5, "{place} after {before}");
+    for waiter in storm {
+        waiter.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_tokens_go_before_refreshes() {
+    let world = World::new(Duration::from_millis(400), |_, _| Say::Token(HOUR));
+    let old: Vec<_> = (0..60)
+        .map(|n| world.asking(&identity("old", n), RESOURCE))
+        .collect();
+    for waiter in old {
+        waiter.await.unwrap().unwrap();
+    }
+    // Past every refresh point, with nobody looking: one look then starts all refreshes at once.
+    sleep(Duration::from_secs(1_300)).await;
+    let refreshed = world.calls().len();
+    assert_eq!(refreshed, 60);
+    while world.calls().len() < 62 {
+        sleep(MILLIS).await;
+    }
+    let asked = Instant::now();
+    let new: Vec<_> = (100..110)
+        .map(|n| world.asking(&identity("new", n), RESOURCE))
+        .collect();
+    for waiter in new {
+        waiter.await.unwrap().unwrap();
+    }
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "refreshes take two seats at most: {:?}",
+        asked.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_queue_leaves_nothing_in_it() {
+    let world = World::new(MILLIS, |nth, _| {
+        if nth == 1 {
+            Say::Throttle(Some(15))
+        } else {
+            Say::Token(HOUR)
+        }
+    });
+    world.asking(&identity("a", 0), RESOURCE);
+    sleep(Duration::from_secs(1)).await;
+    // While the lane is paused, pods come and go.
+    for n in 0..100 {
+        let waiter = world.asking(&identity("a", n % 10), &format!("https://{n}.example"));
+        sleep(Duration::from_millis(1)).await;
+        waiter.abort();
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(world.broker.lane(&Via::Imds).load(), (0, 0));
+    assert!(
+        world
+            .broker
+            .keys()
+            .iter()
+            .all(|key| key.identity.object.name.starts_with("id-"))
+    );
+    world.ask(&identity("b", 1)).await.unwrap();
+    assert!((15..17).contains(&world.secs()), "{}", world.secs());
+}
