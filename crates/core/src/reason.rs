@@ -65,6 +65,14 @@ pub enum Reason {
     IdentityNotAssigned,
     /// Several identities are bound and none is named.
     IdentityAmbiguous,
+
+    // What keeps the agent from giving it.
+    /// The pod asks too often.
+    RateLimited,
+    /// The agent has not seen the cluster's objects yet.
+    NotSynced,
+    /// Tokens of this kind of identity cannot be obtained by this agent.
+    SourceUnsupported,
 }
 
 /// Whether waiting for a watch event may help.
@@ -255,6 +263,24 @@ const TABLE: &[Row] = &[
         "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request",
         "name the identity, or mark one binding with podid.dev/default: \"true\"",
     ),
+    row(
+        Reason::RateLimited,
+        "rate_limited",
+        "Temporarily throttled, too many requests",
+        "keep tokens until they end; each SDK does when its credential object is kept",
+    ),
+    row(
+        Reason::NotSynced,
+        "not_synced",
+        "The agent of this node has not seen the cluster's objects yet",
+        "try again",
+    ),
+    row(
+        Reason::SourceUnsupported,
+        "source_unsupported",
+        "Tokens of this kind of identity cannot be obtained by the agent of this node",
+        "use an AzureIdentity of another type or source, or see the agent's flags",
+    ),
 ];
 
 impl Reason {
@@ -314,7 +340,7 @@ mod tests {
                     .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
             );
         }
-        assert_eq!(TABLE.len(), Reason::IdentityAmbiguous as usize + 1);
+        assert_eq!(TABLE.len(), Reason::SourceUnsupported as usize + 1);
     }
 
     #[test]

@@ -1,22 +1,29 @@
 //! What a pod reads: token and error bodies in the shape of the metadata service. Texts here never hold a secret
 //! except the token itself, which goes into the 200 and nowhere else.
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{Either, Full};
-use serde::Serialize;
+use podid_core::Guid;
+use podid_core::reason::Reason;
+use serde::{Serialize, Serializer};
 
-/// Why a body broke off.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
-/// A body of ours, or one that is passed through from the metadata service.
-pub(crate) type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, BodyError>>;
+use crate::body::AnswerBody;
+
 /// An answer to a pod.
-pub(crate) type Answer = Response<Body>;
+pub(crate) type Answer = Response<AnswerBody>;
 
 /// Content type of everything we write ourselves. Source: recorded answers of the real service.
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// The reason code of a refusal, for people and tests.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("x-podid-reason");
+
+/// Answers to the probes of SDKs are the real service's to the byte. Source: recorded answers, 88 bytes for the first.
+fn is_verbatim(reason: &str) -> bool {
+    [Reason::MetadataHeaderMissing, Reason::ResourceMissing]
+        .iter()
+        .any(|probed| probed.code() == reason)
+}
 
 /// The members of a token answer: every value a string (Rust SDKs refuse numbers), no `refresh_in` (Python SDKs
 /// break on a string there). Order and members as the real service writes them.
@@ -24,20 +31,46 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 pub(crate) struct TokenBody<'a> {
     pub(crate) access_token: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) client_id: Option<&'a str>,
-    pub(crate) expires_in: String,
-    pub(crate) expires_on: String,
-    pub(crate) ext_expires_in: String,
-    pub(crate) not_before: String,
+    pub(crate) client_id: Option<Id>,
+    /// Whole seconds that are left now, not when the token was issued.
+    pub(crate) expires_in: Digits,
+    pub(crate) expires_on: Digits,
+    pub(crate) ext_expires_in: Digits,
+    pub(crate) not_before: Digits,
     /// Byte for byte what the pod asked for: SDKs look their cache up by it.
     pub(crate) resource: &'a str,
-    pub(crate) token_type: &'static str,
+    pub(crate) token_type: &'a str,
+}
+
+/// A number, written as a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digits(pub(crate) u64);
+
+impl Serialize for Digits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A GUID, written as a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id(pub(crate) Guid);
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 impl TokenBody<'_> {
     /// 200 with this body.
     pub(crate) fn answer(&self) -> Answer {
-        json(StatusCode::OK, self)
+        // The token, and at most 400 bytes of names and numbers: one allocation.
+        json(
+            StatusCode::OK,
+            self,
+            self.access_token.len() + self.resource.len() + 400,
+        )
     }
 }
 
@@ -79,13 +112,49 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, reason, text)
     }
 
-    /// 404, for paths that do not exist here.
-    pub(crate) fn not_found() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "path_not_found",
-            "There is nothing at this path",
-        )
+    /// What core says, with the status that clients need.
+    ///
+    /// 400 for everything about identities: clients do not retry it, and chains go on to their next credential. A 404
+    /// would cost them up to two minutes; a 403 is final for all.
+    pub(crate) fn because(reason: Reason, looked_for: String) -> Self {
+        let status = match reason {
+            Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Reason::PathNotFound | Reason::PathClosed => StatusCode::NOT_FOUND,
+            Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Reason::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let text = if is_verbatim(reason.code()) {
+            reason.text().to_owned()
+        } else {
+            let refusal = podid_core::Refusal {
+                reason,
+                pod: None,
+                looked_for,
+            };
+            refusal.describe()
+        };
+        Self {
+            error: if reason == Reason::NotSynced {
+                "temporarily_unavailable"
+            } else {
+                "invalid_request"
+            },
+            retry_after_secs: match reason {
+                Reason::RateLimited => Some(1),
+                Reason::NotSynced => Some(5),
+                _ => None,
+            },
+            ..Self::new(status, reason.code(), text)
+        }
+    }
+
+    /// 429 with `Retry-After`: an upstream is busy.
+    pub(crate) fn throttled(reason: &'static str, text: impl Into<String>, retry_after_secs: u64) -> Self {
+        Self {
+            retry_after_secs: Some(retry_after_secs.max(1)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, reason, text)
+        }
     }
 
     /// 503 with `Retry-After`: the same request may succeed later.
@@ -101,16 +170,29 @@ impl Refusal {
 
     /// The answer: a JSON object with `error` and `error_description`, the reason code at the end of the latter.
     pub(crate) fn answer(&self) -> Answer {
-        let text = format!("{} [{}]", self.text, self.reason);
+        let text = if is_verbatim(self.reason) {
+            self.text.clone()
+        } else {
+            format!("{} [{}]", self.text, self.reason)
+        };
         let mut answer = json(
             self.status,
             &ErrorBody {
                 error: self.error,
                 error_description: &text,
             },
+            text.len() + 80,
         );
+        answer
+            .headers_mut()
+            .insert(REASON, HeaderValue::from_static(self.reason));
         if let Some(secs) = self.retry_after_secs {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.reason == Reason::PodGone.code() {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             answer
@@ -121,9 +203,10 @@ impl Refusal {
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    let text = serde_json::to_vec(body).expect("strings are always JSON");
-    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(text))));
+fn json(status: StatusCode, body: &impl Serialize, room: usize) -> Answer {
+    let mut text = Vec::with_capacity(room);
+    serde_json::to_writer(&mut text, body).expect("strings are always JSON, and memory takes them");
+    let mut answer = Response::new(AnswerBody::from(text));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, JSON);
     answer
@@ -152,10 +235,10 @@ mod tests {
         let body = TokenBody {
             access_token: "a.b.c",
             client_id: None,
-            expires_in: 3599.to_string(),
-            expires_on: 1_700_000_000.to_string(),
-            ext_expires_in: 3599.to_string(),
-            not_before: 1_699_990_000.to_string(),
+            expires_in: Digits(3599),
+            expires_on: Digits(1_700_000_000),
+            ext_expires_in: Digits(3599),
+            not_before: Digits(1_699_990_000),
             resource: "https://vault.azure.net",
             token_type: "Bearer",
         };

@@ -1,13 +1,22 @@
 //! The agent's flags. Names and defaults are the original's where a flag still means something; each is also read
 //! from `PODID_<FLAG>`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use podid_core::Policy;
+use podid_core::decide::{Access, Ambiguous, ExceptionMatch as Match, Mode};
+use podid_kernel::attest::Places;
+use podid_kernel::redirect::LocalRoute;
+use podid_rt::clock::Clock;
 use podid_rt::logging::LogArgs;
 use reqwest::Url;
+
+use crate::app::{AppConfig, Entrance};
+use crate::rate::RateLimit;
+use crate::server::Limits;
 
 /// The address at which every Azure SDK looks for the metadata service.
 pub const METADATA_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -82,6 +91,18 @@ pub struct NmiArgs {
     #[arg(long, env = "PODID_IMDS_ENDPOINT", value_name = "URL", default_value = "http://169.254.169.254", value_parser = endpoint)]
     pub imds_endpoint: Url,
 
+    /// Where tokens of managed identities come from that do not say so themselves
+    #[arg(long, env = "PODID_MSI_SOURCE", value_enum, default_value_t = MsiSource::Imds)]
+    pub msi_source: MsiSource,
+
+    /// Where the identities of a pod come from: bindings of its namespace, or AzureAssignedIdentity
+    #[arg(long, env = "PODID_OPERATION_MODE", value_enum, ignore_case = true, default_value_t = OperationMode::Managed)]
+    pub operation_mode: OperationMode,
+
+    /// In standard mode, leave out identities of other namespaces than the pod's
+    #[arg(long = "forceNamespaced", env = "FORCENAMESPACED", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub force_namespaced: bool,
+
     /// Port of /healthz, /readyz and /metrics on all addresses
     #[arg(long, env = "PODID_HTTP_PROBE_PORT", default_value_t = 8085)]
     pub http_probe_port: u16,
@@ -97,6 +118,36 @@ pub struct NmiArgs {
     /// Seconds between two checks of the interception
     #[arg(long = "ipt-update-interval-sec", env = "PODID_IPT_UPDATE_INTERVAL_SEC", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub check_interval: Duration,
+
+    /// Routing table of the interception, when its own is taken by somebody else
+    #[arg(
+        long,
+        env = "PODID_ROUTE_TABLE",
+        value_name = "NUMBER",
+        requires = "rule_preference"
+    )]
+    pub route_table: Option<u32>,
+
+    /// First of four preferences of the interception's rules, when its own are taken by somebody else
+    #[arg(
+        long,
+        env = "PODID_RULE_PREFERENCE",
+        value_name = "NUMBER",
+        requires = "route_table"
+    )]
+    pub rule_preference: Option<u32>,
+
+    /// Requests a second that one pod may make in the long run; 0 for no limit
+    #[arg(long, env = "PODID_POD_RATE", value_name = "NUMBER", default_value_t = RateLimit::default().per_second)]
+    pub pod_rate: u32,
+
+    /// Requests that one pod may make at once
+    #[arg(long, env = "PODID_POD_BURST", value_name = "NUMBER", default_value_t = RateLimit::default().burst)]
+    pub pod_burst: u32,
+
+    /// Connections that one pod may have open; more are answered 429
+    #[arg(long, env = "PODID_POD_CONNECTIONS", value_name = "NUMBER", default_value_t = Limits::default().per_peer)]
+    pub pod_connections: usize,
 
     /// Which identity a request without selector gets when the pod has several and none is marked default
     #[arg(long, env = "PODID_AMBIGUOUS_IDENTITY", value_enum, default_value_t = AmbiguousIdentity::First)]
@@ -114,8 +165,8 @@ pub struct NmiArgs {
     #[arg(long, env = "PODID_DRAIN_DEADLINE", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub drain_deadline: Duration,
 
-    /// Logging
     #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help's heading")]
     pub log: LogArgs,
 }
 
@@ -126,8 +177,26 @@ pub struct UninstallArgs {
     #[arg(long, env = "PODID_METADATA_IP", default_value_t = METADATA_IP)]
     pub metadata_ip: Ipv4Addr,
 
-    /// Logging
+    /// Routing table that the agent was given
+    #[arg(
+        long,
+        env = "PODID_ROUTE_TABLE",
+        value_name = "NUMBER",
+        requires = "rule_preference"
+    )]
+    pub route_table: Option<u32>,
+
+    /// First preference that the agent was given
+    #[arg(
+        long,
+        env = "PODID_RULE_PREFERENCE",
+        value_name = "NUMBER",
+        requires = "route_table"
+    )]
+    pub rule_preference: Option<u32>,
+
     #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help's heading")]
     pub log: LogArgs,
 }
 
@@ -151,6 +220,24 @@ pub enum Attestation {
     Off,
 }
 
+/// Where tokens of managed identities come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MsiSource {
+    /// The node's metadata service
+    Imds,
+    /// An exchange of the pod's service-account token at Entra
+    Federation,
+}
+
+/// Where the identities of a pod come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OperationMode {
+    /// AzureIdentity and AzureIdentityBinding of the pod's namespace
+    Managed,
+    /// AzureAssignedIdentity, which a controller writes
+    Standard,
+}
+
 /// Which of several identities a request without selector gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AmbiguousIdentity {
@@ -170,12 +257,97 @@ pub enum ExceptionMatch {
 }
 
 impl NmiArgs {
-    /// Where the probes listen.
-    pub fn probe_address(&self) -> SocketAddr {
-        self.probe_listen.unwrap_or(SocketAddr::new(
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            self.http_probe_port,
-        ))
+    /// What the flags mean. Flags that only `run` itself needs are `_` here.
+    pub fn config(self, client: kube::Client, node: String) -> AppConfig {
+        let Self {
+            node: _,
+            kubeconfig: _,
+            interception,
+            listen,
+            attestation,
+            pod_netns_dir,
+            metadata_ip,
+            metadata_port,
+            imds_endpoint,
+            msi_source,
+            operation_mode,
+            force_namespaced,
+            http_probe_port,
+            probe_listen,
+            wait_timeout,
+            check_interval,
+            route_table,
+            rule_preference,
+            pod_rate,
+            pod_burst,
+            pod_connections,
+            ambiguous_identity,
+            exception_match,
+            block_instance_metadata,
+            drain_deadline: _,
+            log: _,
+        } = self;
+        let target = SocketAddrV4::new(metadata_ip, metadata_port);
+        AppConfig {
+            client,
+            node,
+            entrance: match (interception, listen) {
+                (Interception::None, Some(address)) => Entrance::Address(address),
+                // clap asks for --listen with none.
+                (Interception::None, None) => Entrance::Address(target.into()),
+                (Interception::LocalRoute, _) => Entrance::LocalRoute {
+                    target,
+                    route: local_route(metadata_ip, route_table, rule_preference),
+                    interval: check_interval,
+                },
+            },
+            attestation,
+            places: pod_netns_dir.map_or_else(Places::proc, Places::Folder),
+            imds_endpoint,
+            msi_source,
+            probe_listen: probe_listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, http_probe_port).into()),
+            policy: Policy {
+                mode: match operation_mode {
+                    OperationMode::Managed => Mode::Managed,
+                    OperationMode::Standard => Mode::Standard {
+                        namespaced: force_namespaced,
+                    },
+                },
+                ambiguous: match ambiguous_identity {
+                    AmbiguousIdentity::First => Ambiguous::First,
+                    AmbiguousIdentity::Refuse => Ambiguous::Refuse,
+                },
+                exception_match: match exception_match {
+                    ExceptionMatch::All => Match::All,
+                    ExceptionMatch::Any => Match::Any,
+                },
+                instance: if block_instance_metadata {
+                    Access::Blocked
+                } else {
+                    Access::Open
+                },
+                ..Policy::default()
+            },
+            wait: wait_timeout,
+            rate: RateLimit {
+                per_second: pod_rate,
+                burst: pod_burst,
+            },
+            limits: Limits {
+                per_peer: pod_connections,
+                ..Limits::default()
+            },
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// The interception of `address`, in its own table and preferences or in those given.
+pub(crate) fn local_route(address: Ipv4Addr, table: Option<u32>, preference: Option<u32>) -> LocalRoute {
+    let route = LocalRoute::new(address);
+    match (table, preference) {
+        (Some(table), Some(preference)) => route.at(table, preference),
+        _ => route,
     }
 }
 

@@ -3,17 +3,19 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Either, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::{Body, Frame};
 use reqwest::Url;
 
-use crate::answer::{Answer, BodyError, Refusal};
+use crate::answer::{Answer, Refusal};
+use crate::body::{AnswerBody, BodyError};
 
 /// How long the metadata service may take for a connection; it is one hop away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,26 +48,18 @@ impl Forward {
     }
 
     /// Passes the request on to `path` of the metadata service, its query unchanged.
-    pub(crate) async fn pass(&self, parts: &Parts, path: &str, body: Incoming) -> Result<Answer, Refusal> {
+    pub(crate) async fn pass<B>(&self, parts: &Parts, path: &str, body: B) -> Result<Answer, Refusal>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
+    {
         let url = self.target(path, parts.uri.query())?;
-        let limited = Limited::new(body, MAX_REQUEST);
-        // Source of the limit: nothing the service takes is longer. Read whole, so that it goes upstream with a length.
-        let body = limited.collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Refusal::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body_too_large",
-                    "The request body is too large",
-                )
-            } else {
-                Refusal::bad_request("body_unreadable", "The request body could not be read")
-            }
-        })?;
+        // Read whole, so that it goes upstream with a length.
+        let body = whole(body).await?;
         let request = self
             .client
             .request(parts.method.clone(), url)
             .headers(end_to_end(&parts.headers))
-            .body(body.to_bytes());
+            .body(body);
         let upstream = request.send().await.map_err(|error| {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -93,6 +87,33 @@ impl Forward {
     }
 }
 
+/// The whole body of a request, unless it is longer than anything the service takes.
+async fn whole<B>(mut body: B) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
+{
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(Refusal::bad_request(
+                "body_unreadable",
+                "The request body could not be read",
+            ));
+        };
+        // Trailers are meant for this hop.
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > MAX_REQUEST {
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The request body is too large",
+            ));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
 /// Status, headers and a streamed body, with the length the service gave.
 fn back(upstream: reqwest::Response) -> Answer {
     let status = upstream.status();
@@ -103,9 +124,9 @@ fn back(upstream: reqwest::Response) -> Answer {
     let stream = upstream
         .bytes_stream()
         .map_ok(Frame::data)
-        .map_err(BodyError::from);
+        .map_err(BodyError::new);
     let body = Limited::new(StreamBody::new(stream), MAX_ANSWER);
-    let mut answer = Response::new(Either::Right(body.boxed_unsync()));
+    let mut answer = Response::new(AnswerBody::Passed(body.map_err(BodyError::new).boxed_unsync()));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer

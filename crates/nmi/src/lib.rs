@@ -1,8 +1,33 @@
 //! The node agent: takes pods' requests to the metadata address, finds out whose they are, and answers with a token
 //! of the identity bound to that pod. It assigns nothing in Azure and writes nothing to the cluster.
+//!
+//! ```text
+//! args ─▶ run ─▶ app ─┬─ watches (seen) ─▶ world ─────────────┐
+//!                     ├─ server ─▶ handler ─▶ caller, decide ─┴─▶ broker ─▶ sources
+//!                     │                 └─▶ forward
+//!                     └─ redirect, probes
+//! ```
 
 mod answer;
+pub mod app;
 pub mod args;
+mod body;
+mod caller;
 mod forward;
+mod handler;
+mod log;
 mod metrics;
+mod patience;
+mod rate;
+mod redirect;
+mod run;
 mod seats;
+mod seen;
+mod server;
+mod sources;
+mod world;
+
+pub use app::{App, AppConfig, Entrance};
+pub use args::{Nmi, NmiArgs, UninstallArgs};
+pub use rate::RateLimit;
+pub use server::Limits;

@@ -33,6 +33,7 @@ const OTHER: &str = "other";
 
 /// Labels of the original's histogram, values bounded (the original took path and resource as the pod wrote them).
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the labels' names are the original's")]
 struct Operation {
     namespace: String,
     operation_type: &'static str,
@@ -51,12 +52,19 @@ struct Disagreement {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Unusable {
+    kind: &'static str,
+    reason: &'static str,
+}
+
 /// The agent's counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     operations: Family<Operation, Histogram, fn() -> Histogram>,
     outcomes: Family<Outcome, Counter>,
     audited: Family<Disagreement, Counter>,
+    unusable: Family<Unusable, Counter>,
     namespaces: Mutex<BTreeSet<String>>,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
@@ -70,6 +78,7 @@ impl Metrics {
             operations: Family::new_with_constructor(|| Histogram::new(OPERATION_BOUNDS)),
             outcomes: Family::default(),
             audited: Family::default(),
+            unusable: Family::default(),
             namespaces: Mutex::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
@@ -89,6 +98,11 @@ impl Metrics {
             "podid_nmi_attestation_audited",
             "Connections let through by --attestation=audit that enforce would refuse",
             metrics.audited.clone(),
+        );
+        registry.register(
+            "podid_nmi_unusable_objects",
+            "Times an object was seen that cannot be used, by kind and reason code",
+            metrics.unusable.clone(),
         );
         registry.register(
             "podid_nmi_connections",
@@ -120,7 +134,7 @@ impl Metrics {
             .get_or_create(&Operation {
                 namespace: self.namespace(done.namespace),
                 operation_type: done.operation,
-                resource: done.resource.map_or("", known_resource),
+                resource: done.resource,
                 status_code: done.status,
             })
             .observe(done.took.as_secs_f64());
@@ -129,6 +143,11 @@ impl Metrics {
     /// A connection that `enforce` would have refused.
     pub(crate) fn audited(&self, reason: &'static str) {
         self.audited.get_or_create(&Disagreement { reason }).inc();
+    }
+
+    /// An object that cannot be used was seen.
+    pub(crate) fn unusable(&self, kind: &'static str, reason: &'static str) {
+        self.unusable.get_or_create(&Unusable { kind, reason }).inc();
     }
 
     fn namespace(&self, namespace: Option<&str>) -> String {
@@ -156,15 +175,16 @@ pub(crate) struct Done<'a> {
     pub(crate) reason: &'static str,
     /// Namespace of the pod, when known.
     pub(crate) namespace: Option<&'a str>,
-    /// The audience asked for.
-    pub(crate) resource: Option<&'a str>,
+    /// The audience asked for, one of a few; empty when none was.
+    pub(crate) resource: &'static str,
     /// HTTP status.
     pub(crate) status: u16,
     /// From the head read to the answer's head.
     pub(crate) took: Duration,
 }
 
-fn known_resource(resource: &str) -> &'static str {
+/// The label value of an audience.
+pub(crate) fn known_resource(resource: &str) -> &'static str {
     let bare = resource.strip_suffix('/').unwrap_or(resource);
     RESOURCES
         .into_iter()
@@ -181,7 +201,7 @@ mod tests {
             operation: "token",
             reason: "token_issued",
             namespace: Some(namespace),
-            resource: Some(resource),
+            resource: known_resource(resource),
             status: 200,
             took: Duration::from_millis(2),
         }

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Request;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use podid_broker::Source;
+use podid_kernel::redirect::SelfTest;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Group;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::answer;
+use crate::body::BodyError;
 use crate::caller::Connection;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
@@ -50,40 +53,63 @@ pub struct Limits {
 impl Default for Limits {
     /// A node runs at most 250 pods, whose SDKs hold one to three connections each.
     fn default() -> Self {
-        Self { connections: 4096, per_peer: 128 }
+        Self {
+            connections: 4096,
+            per_peer: 128,
+        }
     }
 }
 
 /// The pods' listener.
 #[derive(Debug)]
-pub struct Server {
-    listener: TcpListener,
-    limits: Limits,
-    handler: Arc<Handler>,
-    metrics: Arc<Metrics>,
+pub(crate) struct Server<S> {
+    pub(crate) listener: TcpListener,
+    pub(crate) limits: Limits,
+    pub(crate) handler: Arc<Handler<S>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The interception's test of itself, whose connections are no pod's.
+    pub(crate) self_test: Option<SelfTest>,
 }
 
-impl Server {
-    /// Serves `handler` on a listener that is already bound.
-    pub fn new(listener: TcpListener, limits: Limits, handler: Arc<Handler>, metrics: Arc<Metrics>) -> Self {
-        Self { listener, limits, handler, metrics }
+impl<S: Source> Server<S> {
+    /// Accepts until told to stop, then returns when every connection has finished the request it was at.
+    /// Connections are work of `group`.
+    pub(crate) async fn run(self, group: Group, stop: Stop) {
+        let most = self.limits.connections;
+        let all = self.accept_all(&group, &stop).await;
+        // The listener is closed by now. Each connection holds a permit until it ends.
+        let _ended = all.acquire_many(u32::try_from(most).unwrap_or(u32::MAX)).await;
     }
 
-    /// Accepts until told to stop; connections are work of `group` and finish the request they are at.
-    pub async fn run(self, group: Group, stop: Stop) {
-        let Self { listener, limits, handler, metrics } = self;
+    async fn accept_all(self, group: &Group, stop: &Stop) -> Arc<Semaphore> {
+        let Self {
+            listener,
+            limits,
+            handler,
+            metrics,
+            self_test,
+        } = self;
         let all = Arc::new(Semaphore::new(limits.connections));
         let refusals = Arc::new(Semaphore::new(REFUSALS));
         let seats = Seats::new(limits.per_peer);
         loop {
             let accepted = tokio::select! {
-                () = stop.requested() => return,
+                () = stop.requested() => return all,
                 accepted = accept(&listener, &all) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
+            if let Some(nonce) = self_test.as_ref().and_then(|test| test.answer(peer)) {
+                group.spawn(async move {
+                    let mut stream = stream;
+                    // Whoever tests says so when it gets no answer.
+                    let _gone = stream.write_all(&nonce).await;
+                    drop(permit);
+                });
+                continue;
+            }
             let Ok(local) = stream.local_addr() else { continue };
             let Some(seat) = seats.take(peer.ip()) else {
                 metrics.connections_refused.inc();
@@ -124,11 +150,18 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, connection: Connection, seat: Seat, handler: Arc<Handler>, stop: Stop) {
+async fn serve<S: Source>(
+    stream: TcpStream,
+    connection: Connection,
+    seat: Seat,
+    handler: Arc<Handler<S>>,
+    stop: Stop,
+) {
     let peer = connection.peer();
     let connection = Arc::new(connection);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
+        let request = request.map(|body| body.map_err(broken as fn(_) -> _));
         async move { Ok::<_, Infallible>(handler.answer(&connection, request).await) }
     });
     let mut http = std::pin::pin!(
@@ -153,6 +186,10 @@ async fn serve(stream: TcpStream, connection: Connection, seat: Seat, handler: A
     drop(seat);
 }
 
+fn broken(error: hyper::Error) -> BodyError {
+    BodyError::new(error)
+}
+
 /// Answers 429 without reading a request, then waits a little for the client to take it: closing with unread bytes
 /// would reset the connection and lose the answer.
 async fn refuse(mut stream: TcpStream) {
@@ -170,9 +207,3 @@ async fn refuse(mut stream: TcpStream) {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
-
-/// The largest request body that is passed on, in bytes; a scheduled-events approval has a few hundred.
-pub(crate) const MAX_BODY: usize = 64 * 1024;
-
-/// A whole body, for the few places that need it.
-pub(crate) type Whole = http_body_util::Full<Bytes>;

@@ -1,0 +1,342 @@
+//! The agent as a set of tasks. Tests and the sandbox build it as `run` does: bind everything, then spawn.
+//!
+//! ```text
+//! told to stop ─▶ drain: unready ─▶ server: stop accepting, finish requests ─▶ the rest: watches, broker, probes
+//! ```
+//! The rest stays until the last request is answered, because requests wait for watches and for the broker.
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use podid_api::names::NODE_NAME_LABEL;
+use podid_azure::Imds;
+use podid_broker::Broker;
+use podid_core::Policy;
+use podid_core::decide::Mode;
+use podid_kernel::attest::{Attestor, Places};
+use podid_kernel::redirect::{self, LocalRoute, SelfTest};
+use podid_rt::clock::Clock;
+use podid_rt::probes::Probes;
+use podid_rt::readiness::Readiness;
+use podid_rt::serve::serve;
+use podid_rt::stop::Stop;
+use podid_rt::tasks::Tasks;
+use podid_rt::watch::follow;
+use prometheus_client::registry::Registry;
+use reqwest::Url;
+use tokio::net::TcpListener;
+
+use crate::args::{Attestation, MsiSource};
+use crate::caller::Callers;
+use crate::forward::Forward;
+use crate::handler::Handler;
+use crate::log::Refusals;
+use crate::metrics::Metrics;
+use crate::patience::Patience;
+use crate::rate::{RateLimit, Rates};
+use crate::redirect::Redirect;
+use crate::seen::{Assignments, Bindings, Exceptions, Identities, Pods, Watched};
+use crate::server::{Limits, Server};
+use crate::sources::{Sources, Upstream};
+use crate::world::SharedWorld;
+
+/// What an [`App`] is made of.
+pub struct AppConfig {
+    /// The cluster.
+    pub client: Client,
+    /// This node's name.
+    pub node: String,
+    /// Where pods' requests come in.
+    pub entrance: Entrance,
+    /// What happens when the kernel does not confirm a connection.
+    pub attestation: Attestation,
+    /// How pods' network namespaces are found.
+    pub places: Places,
+    /// The node's real metadata service.
+    pub imds_endpoint: Url,
+    /// Where tokens of managed identities come from.
+    pub msi_source: MsiSource,
+    /// Where probes and metrics are served; port 0 takes a free one.
+    pub probe_listen: SocketAddr,
+    /// What the operator decided for all pods.
+    pub policy: Policy,
+    /// How long a request may wait in all.
+    pub wait: Duration,
+    /// How fast one pod may ask.
+    pub rate: RateLimit,
+    /// How many connections there may be.
+    pub limits: Limits,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// Where pods' requests come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// At an address of this node's own; port 0 takes a free one.
+    Address(SocketAddr),
+    /// At the metadata address, which is intercepted.
+    LocalRoute {
+        /// The metadata service that pods ask.
+        target: SocketAddrV4,
+        /// The rules and the route.
+        route: LocalRoute,
+        /// Between two looks at them.
+        interval: Duration,
+    },
+}
+
+/// An agent with its sockets bound, its interception in place, and nothing running yet.
+pub struct App {
+    config: AppConfig,
+    listener: TcpListener,
+    probes: TcpListener,
+    attestor: Option<Arc<Attestor>>,
+    imds: Imds,
+    forward: Forward,
+    address: SocketAddr,
+    probe_address: SocketAddr,
+    readiness: Readiness,
+}
+
+impl App {
+    /// Closes the way to the real metadata service, then binds the sockets.
+    pub async fn bind(config: AppConfig) -> anyhow::Result<Self> {
+        let listener = match config.entrance {
+            Entrance::Address(address) => TcpListener::bind(address)
+                .await
+                .with_context(|| format!("listen for pods on {address} (--listen)"))?,
+            Entrance::LocalRoute { target, route, .. } => {
+                // Closed before open: from here on pods wait or are refused, whatever becomes of us.
+                let missing = route.install().context("intercept the metadata address")?;
+                if !missing.is_empty() {
+                    tracing::info!(parts = missing.len(), "the metadata address is intercepted");
+                }
+                let listener = redirect::listen(*target.ip(), target.port()).context("listen for pods")?;
+                TcpListener::from_std(listener).context("listen for pods")?
+            }
+        };
+        let address = listener
+            .local_addr()
+            .context("read the address of the pods' socket")?;
+        let probes = TcpListener::bind(config.probe_listen)
+            .await
+            .with_context(|| format!("listen for probes on {} (--probe-listen)", config.probe_listen))?;
+        let probe_address = probes
+            .local_addr()
+            .context("read the address of the probes' socket")?;
+        let attestor = match config.attestation {
+            Attestation::Off => None,
+            Attestation::Enforce | Attestation::Audit => {
+                let attestor = Attestor::new(config.places.clone()).context("prepare attestation")?;
+                Some(Arc::new(attestor))
+            }
+        };
+        let clock = config.clock.clone();
+        let imds = Imds::new(&config.imds_endpoint, Arc::new(move || clock.unix_secs()))
+            .context("make a client of the metadata service")?;
+        let forward = Forward::new(config.imds_endpoint.clone()).context("prepare passing through")?;
+        Ok(Self {
+            config,
+            listener,
+            probes,
+            attestor,
+            imds,
+            forward,
+            address,
+            probe_address,
+            readiness: Readiness::new(),
+        })
+    }
+
+    /// Where pods' requests come in.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where probes and metrics are served.
+    pub fn probe_address(&self) -> SocketAddr {
+        self.probe_address
+    }
+
+    /// What readiness waits for.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Starts all tasks.
+    pub fn spawn(self, tasks: &mut Tasks) {
+        let Self {
+            config,
+            listener,
+            probes,
+            attestor,
+            imds,
+            forward,
+            address,
+            probe_address,
+            readiness,
+        } = self;
+        let AppConfig {
+            client,
+            node,
+            entrance,
+            attestation,
+            places: _,
+            imds_endpoint: _,
+            msi_source,
+            probe_listen: _,
+            policy,
+            wait,
+            rate,
+            limits,
+            clock,
+        } = config;
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::register(&mut registry));
+        let world = SharedWorld::new(Arc::clone(&metrics));
+        let group = tasks.group();
+        let flights = group.clone();
+        let broker = Broker::new(
+            Upstream { imds },
+            {
+                let clock = clock.clone();
+                Arc::new(move || clock.unix_secs())
+            },
+            Box::new(move |flight| flights.spawn(flight)),
+            podid_broker::Limits::default(),
+            &mut registry,
+        );
+        // Stop in three steps: the process, then accepting, then all that requests need.
+        let (accepting, quiet) = (Stop::new(), Stop::new());
+
+        let watches = Watches {
+            client: &client,
+            world: &world,
+            readiness: &readiness,
+            stop: &quiet,
+        };
+        watches.spawn::<Pods>(
+            tasks,
+            "watch-pods",
+            watcher::Config::default().fields(&format!("spec.nodeName={node}")),
+        );
+        watches.spawn::<Exceptions>(tasks, "watch-exceptions", watcher::Config::default());
+        match policy.mode {
+            Mode::Managed => {
+                watches.spawn::<Identities>(tasks, "watch-identities", watcher::Config::default());
+                watches.spawn::<Bindings>(tasks, "watch-bindings", watcher::Config::default());
+            }
+            Mode::Standard { .. } => {
+                let of_this_node = watcher::Config::default().labels(&format!("{NODE_NAME_LABEL}={node}"));
+                watches.spawn::<Assignments>(tasks, "watch-assignments", of_this_node);
+            }
+        }
+
+        let self_test = match entrance {
+            Entrance::Address(_) => None,
+            Entrance::LocalRoute {
+                target,
+                route,
+                interval,
+            } => {
+                let self_test = SelfTest::new(target);
+                let redirect = Redirect {
+                    route,
+                    self_test: self_test.clone(),
+                    interval,
+                    guard: readiness.guard("redirect"),
+                    metrics: Arc::clone(&metrics),
+                };
+                tasks.spawn("redirect", redirect.run(quiet.clone()));
+                Some(self_test)
+            }
+        };
+
+        let handler = Arc::new(Handler {
+            world: world.clone(),
+            policy,
+            callers: Callers::new(attestation, attestor, Rates::new(rate), Arc::clone(&metrics)),
+            broker: Arc::clone(&broker),
+            sources: Sources { msi: msi_source },
+            forward,
+            patience: Patience::default(),
+            refusals: Refusals::default(),
+            metrics: Arc::clone(&metrics),
+            clock,
+            wait,
+        });
+        let told = Arc::clone(&handler);
+        let on_change = Box::new(move |world: &podid_core::World| {
+            told.callers.retain(world);
+            told.broker.retain(world.usable_identities());
+        });
+        tasks.spawn("world", world.run(on_change, quiet.clone()));
+        let until = quiet.clone();
+        tasks.spawn("broker", broker.run(async move { until.requested().await }));
+
+        let draining = readiness.guard("draining");
+        draining.ready();
+        let (told, then) = (tasks.stop().clone(), accepting.clone());
+        tasks.spawn("drain", async move {
+            told.requested().await;
+            draining.not_ready();
+            then.request();
+        });
+        let server = Server {
+            listener,
+            limits,
+            handler,
+            metrics,
+            self_test,
+        };
+        tasks.spawn("server", {
+            let group = group.clone();
+            let quiet = quiet.clone();
+            async move {
+                server.run(group, accepting).await;
+                quiet.request();
+            }
+        });
+
+        let service = Probes::new(readiness.clone(), registry).service();
+        tasks.spawn(
+            "probes",
+            serve(probes, None, service, group.clone(), quiet.clone()),
+        );
+        group.spawn(async move {
+            tokio::select! {
+                () = quiet.requested() => {}
+                () = readiness.wait() => announce(address, probe_address),
+            }
+        });
+    }
+}
+
+/// What every watch needs.
+struct Watches<'a> {
+    client: &'a Client,
+    world: &'a SharedWorld,
+    readiness: &'a Readiness,
+    stop: &'a Stop,
+}
+
+impl Watches<'_> {
+    fn spawn<W: Watched>(&self, tasks: &mut Tasks, name: &'static str, config: watcher::Config) {
+        let api = Api::all(self.client.clone());
+        let guard = self.readiness.guard(name);
+        tasks.spawn(
+            name,
+            follow(api, config, self.world.feed::<W>(), guard, self.stop.clone()),
+        );
+    }
+}
+
+fn announce(address: SocketAddr, probes: SocketAddr) {
+    let line = serde_json::json!({ "event": "ready", "listen": address, "probes": probes });
+    podid_rt::ready::announce(&line.to_string());
+}

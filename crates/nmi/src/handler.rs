@@ -1,0 +1,477 @@
+//! From a request's head to its answer. Decisions are core's, tokens the broker's; here is the order of things.
+//!
+//! ```text
+//! path ─▶ method, X-Forwarded-For, Metadata, query ─▶ whose connection ─▶ rate ─▶ decide ─┬─▶ broker ─▶ 200
+//!   │        (no pod needed: probes end here)              ▲                     ▲        ├─▶ pass through
+//!   └─ other paths: by policy                              └── wait for a watch ─┘        └─▶ refuse
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request};
+use hyper::body::Body;
+use podid_broker::{Lookup, SharedBroker, Source, TokenError};
+use podid_core::ask::TOKEN_PATH;
+use podid_core::decide::{Access, Question};
+use podid_core::reason::Waits;
+use podid_core::{
+    AccessToken, Decision, Identity, PathGroup, Pod, Policy, Reason, Route, TokenRequest, TroubleKind, World,
+    decide,
+};
+use podid_rt::clock::Clock;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::answer::{Answer, Digits, Id, Refusal, TokenBody};
+use crate::body::BodyError;
+use crate::caller::{Callers, Connection, NotGranted};
+use crate::forward::Forward;
+use crate::log::Refusals;
+use crate::metrics::{Done, Metrics, known_resource};
+use crate::patience::{Patience, version_for};
+use crate::sources::Sources;
+use crate::world::SharedWorld;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const METADATA: HeaderName = HeaderName::from_static("metadata");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+const RETURN_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-return-client-request-id");
+/// Longest request id that is sent back, in bytes; a GUID has 36.
+const MAX_REQUEST_ID: usize = 128;
+/// How long a request for another path than the token's waits for its pod to be seen. Detectors of other clouds'
+/// metadata services want their 404 within a second.
+const PATH_WAIT: Duration = Duration::from_millis(500);
+/// What the broker gets at least, when waiting for a binding took nearly all of the time. With the longest wait, the
+/// sum stays below the 30 s that the least patient client allows.
+const LEAST_FETCH: Duration = Duration::from_secs(5);
+
+/// Answers pods' requests.
+#[derive(Debug)]
+pub(crate) struct Handler<S> {
+    pub(crate) world: SharedWorld,
+    pub(crate) policy: Policy,
+    pub(crate) callers: Callers,
+    pub(crate) broker: SharedBroker<S>,
+    pub(crate) sources: Sources,
+    pub(crate) forward: Forward,
+    pub(crate) patience: Patience,
+    pub(crate) refusals: Refusals,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    /// How long a request may take in all.
+    pub(crate) wait: Duration,
+}
+
+/// How a request ended, and what its record needs.
+struct Ended {
+    outcome: Result<Answer, Refusal>,
+    reason: Option<Reason>,
+    pod: Option<Arc<Pod>>,
+}
+
+/// What was decided, without the world it was decided in.
+enum Granted {
+    Token { pod: Arc<Pod>, identity: Arc<Identity> },
+    Passage { pod: Arc<Pod> },
+}
+
+impl<S: Source> Handler<S> {
+    /// Answers one request of `connection`.
+    pub(crate) async fn answer<B>(&self, connection: &Connection, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
+    {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let mut record = Record {
+            operation: "invalid",
+            resource: "",
+        };
+        let Ended { outcome, reason, pod } = match Route::parse(parts.uri.path()) {
+            Route::Invalid => refused(Reason::PathInvalid),
+            Route::NotFound => refused(Reason::PathNotFound),
+            Route::Token => {
+                record.operation = "token";
+                self.token(connection, &parts, body, started, &mut record).await
+            }
+            Route::Path { group, path } => {
+                record.operation = operation(group);
+                self.path(connection, &parts, body, group, &path, started).await
+            }
+        };
+        let (mut answer, code) = match outcome {
+            Ok(answer) => (answer, reason.map_or("", Reason::code)),
+            Err(refusal) => {
+                self.refusals
+                    .tell(&refusal, reason, pod.as_deref(), connection.peer().ip());
+                (refusal.answer(), refusal.reason)
+            }
+        };
+        echo(&parts.headers, answer.headers_mut());
+        self.metrics.answered(&Done {
+            operation: record.operation,
+            reason: code,
+            namespace: pod.as_ref().map(|pod| &**pod.namespace()),
+            resource: record.resource,
+            status: answer.status().as_u16(),
+            took: started.elapsed(),
+        });
+        answer
+    }
+
+    async fn token<B>(
+        &self,
+        connection: &Connection,
+        parts: &Parts,
+        body: B,
+        started: Instant,
+        record: &mut Record,
+    ) -> Ended
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
+    {
+        if let Err(reason) = readable(parts) {
+            return refused(reason);
+        }
+        let request = match TokenRequest::parse(parts.uri.query().unwrap_or_default()) {
+            Ok(request) => request,
+            Err(reason) => return refused(reason),
+        };
+        record.resource = known_resource(&request.resource);
+        let deadline = started + self.wait;
+        loop {
+            let granted = match self
+                .granted(connection, Question::Token(&request), deadline)
+                .await
+            {
+                Ok(granted) => granted,
+                Err(ended) => return *ended,
+            };
+            let (pod, identity) = match granted {
+                Granted::Token { pod, identity } => (pod, identity),
+                Granted::Passage { pod } => {
+                    return self.pass(parts, TOKEN_PATH, body, Some(pod)).await;
+                }
+            };
+            let outcome = match self.fetch(&pod, &identity, &request, deadline).await {
+                // What was decided does not hold any more; decide anew, as long as there is time.
+                Err(NotFetched::Error(TokenError::Forgotten)) if Instant::now() < deadline => continue,
+                Err(NotFetched::Error(error)) => Err(from_token_error(&error, &pod, &identity)),
+                Err(NotFetched::Unsupported) => Err(Refusal::because(
+                    Reason::SourceUnsupported,
+                    identity.object.to_string(),
+                )),
+                Ok(token) => {
+                    tracing::debug!(
+                        pod = %pod.id.object,
+                        identity = %identity.object,
+                        resource = &*request.resource,
+                        "token issued"
+                    );
+                    Ok(self.body(&token, &identity, &request))
+                }
+            };
+            return Ended {
+                outcome,
+                reason: Some(Reason::TokenIssued),
+                pod: Some(pod),
+            };
+        }
+    }
+
+    async fn path<B>(
+        &self,
+        connection: &Connection,
+        parts: &Parts,
+        body: B,
+        group: PathGroup,
+        path: &str,
+        started: Instant,
+    ) -> Ended
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
+    {
+        if [Method::CONNECT, Method::TRACE].contains(&parts.method) {
+            return refused(Reason::MethodNotAllowed);
+        }
+        match self.policy.access(group) {
+            Access::Open => return self.pass(parts, path, body, None).await,
+            Access::Blocked => {
+                let mut ended = refused(Reason::PathClosed);
+                if let Err(refusal) = &mut ended.outcome
+                    && group == PathGroup::Instance
+                {
+                    // Source: aad-pod-identity v1.8.17, `--block-instance-metadata`.
+                    refusal.status = http::StatusCode::FORBIDDEN;
+                }
+                return ended;
+            }
+            Access::Excepted => {}
+        }
+        let deadline = started + self.wait.min(PATH_WAIT);
+        match self.granted(connection, Question::Path(group), deadline).await {
+            Ok(Granted::Passage { pod } | Granted::Token { pod, .. }) => {
+                self.pass(parts, path, body, Some(pod)).await
+            }
+            // Who asks for what is closed needs no reason beyond that.
+            Err(ended) => {
+                let closed = refused(Reason::PathClosed);
+                Ended {
+                    pod: ended.pod,
+                    ..closed
+                }
+            }
+        }
+    }
+
+    async fn pass<B>(&self, parts: &Parts, path: &str, body: B, pod: Option<Arc<Pod>>) -> Ended
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
+    {
+        let outcome = self.forward.pass(parts, path, body).await;
+        Ended {
+            outcome,
+            reason: Some(Reason::PassedThrough),
+            pod,
+        }
+    }
+
+    /// Whose connection it is, and what was decided; waits for the watches as long as that may help.
+    async fn granted(
+        &self,
+        connection: &Connection,
+        question: Question<'_>,
+        deadline: Instant,
+    ) -> Result<Granted, Box<Ended>> {
+        let mut counted = false;
+        let mut changes: Option<watch::Receiver<u64>> = None;
+        loop {
+            let world = self.world.load();
+            let not = match self.look(&world, connection, question, &mut counted).await {
+                Ok(granted) => return Ok(granted),
+                Err(not) => not,
+            };
+            let pod = not.pod.as_ref();
+            let Some(version) = version_for(not.waits, &world, pod) else {
+                return Err(Box::new(self.not_granted(not)));
+            };
+            let selector = match question {
+                Question::Token(request) => request.selector.as_ref(),
+                Question::Path(_) => None,
+            };
+            let asked = self.patience.asked(pod, connection.peer().ip(), selector);
+            if self.world.is_synced() && self.patience.is_in_vain(&asked, version) {
+                return Err(Box::new(self.not_granted(not)));
+            }
+            let Some(changes) = &mut changes else {
+                // What happened between the look and now must not be missed: look once more.
+                changes = Some(self.world.changes());
+                continue;
+            };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() {
+                    return Err(Box::new(self.not_granted(not)));
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    if self.world.is_synced() {
+                        self.patience.ran_out(asked, version);
+                    }
+                    return Err(Box::new(self.not_granted(not)));
+                }
+            }
+        }
+    }
+
+    /// One look: whose is it, may it ask again already, what is decided.
+    async fn look(
+        &self,
+        world: &World,
+        connection: &Connection,
+        question: Question<'_>,
+        counted: &mut bool,
+    ) -> Result<Granted, NotGranted> {
+        let proof = self.callers.prove(world, connection).await?;
+        if !std::mem::replace(counted, true) && !proof.bucket.take() {
+            return Err(NotGranted {
+                reason: Reason::RateLimited,
+                waits: Waits::Never,
+                pod: proof.pod(world).cloned(),
+                looked_for: String::new(),
+            });
+        }
+        match decide(world, self.policy, proof.caller(connection), question, &mut ()) {
+            Decision::Issue { pod, identity } => Ok(Granted::Token {
+                pod: Arc::clone(pod),
+                identity: Arc::clone(identity),
+            }),
+            Decision::PassThrough { pod: Some(pod), .. } => Ok(Granted::Passage { pod: Arc::clone(pod) }),
+            Decision::PassThrough { pod: None, .. } => Err(NotGranted {
+                reason: Reason::PathClosed,
+                waits: Waits::Never,
+                pod: None,
+                looked_for: String::new(),
+            }),
+            Decision::Refuse(refusal) => Err(NotGranted::of(refusal)),
+        }
+    }
+
+    /// Before the watches have seen everything, absence is no reason to refuse for good.
+    fn not_granted(&self, not: NotGranted) -> Ended {
+        let reason = if not.waits != Waits::Never && !self.world.is_synced() {
+            Reason::NotSynced
+        } else {
+            not.reason
+        };
+        Ended {
+            outcome: Err(Refusal::because(reason, not.looked_for)),
+            reason: Some(reason),
+            pod: not.pod,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        pod: &Arc<Pod>,
+        identity: &Arc<Identity>,
+        request: &TokenRequest<'_>,
+        deadline: Instant,
+    ) -> Result<Arc<AccessToken>, NotFetched> {
+        let via = self.sources.via(identity, pod).ok_or(NotFetched::Unsupported)?;
+        let lookup = Lookup {
+            identity,
+            resource: &request.resource,
+            via: &via,
+        };
+        if let Some(token) = self.broker.lookup(lookup) {
+            return Ok(token);
+        }
+        let deadline = deadline.max(Instant::now() + LEAST_FETCH.min(self.wait));
+        let token = self
+            .broker
+            .get(lookup, deadline)
+            .await
+            .map_err(NotFetched::Error)?;
+        // Once for each token that was waited for: bounded by the upstream's quota. The sentence is the original's,
+        // which its troubleshooting guide quotes.
+        match &request.selector {
+            None => tracing::info!(
+                "no clientID or resourceID in request. {} has been matched with azure identity {}",
+                pod.id.object,
+                identity.object
+            ),
+            Some(selector) => tracing::info!(
+                "{selector} in request, {} has been matched with azure identity {}",
+                pod.id.object,
+                identity.object
+            ),
+        }
+        Ok(token)
+    }
+
+    fn body(&self, token: &AccessToken, identity: &Identity, request: &TokenRequest<'_>) -> Answer {
+        let now = self.clock.unix_secs();
+        let left = Digits(token.expires_in(now));
+        TokenBody {
+            access_token: token.secret.expose(),
+            client_id: token.client_id.or(identity.client_id).map(Id),
+            expires_in: left,
+            expires_on: Digits(token.expires_on),
+            ext_expires_in: left,
+            not_before: Digits(token.not_before.unwrap_or(now)),
+            resource: &request.resource,
+            token_type: &token.token_type,
+        }
+        .answer()
+    }
+}
+
+/// Why the broker gave no token.
+enum NotFetched {
+    Unsupported,
+    Error(TokenError),
+}
+
+/// What the record of a request needs beside its end.
+struct Record {
+    operation: &'static str,
+    resource: &'static str,
+}
+
+fn refused(reason: Reason) -> Ended {
+    Ended {
+        outcome: Err(Refusal::because(reason, String::new())),
+        reason: Some(reason),
+        pod: None,
+    }
+}
+
+/// What must hold of a token request before anybody looks at its query.
+fn readable(parts: &Parts) -> Result<(), Reason> {
+    if parts.method != Method::GET {
+        return Err(Reason::MethodNotAllowed);
+    }
+    if parts.headers.contains_key(FORWARDED_FOR) {
+        return Err(Reason::ForwardedFor);
+    }
+    // Two of them with different values could be read in two ways.
+    let values = parts.headers.get_all(METADATA);
+    let is_true = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"true");
+    if values.iter().next().is_none() || !values.iter().all(is_true) {
+        return Err(Reason::MetadataHeaderMissing);
+    }
+    Ok(())
+}
+
+/// What went wrong upstream, as a pod may read it.
+fn from_token_error(error: &TokenError, pod: &Pod, identity: &Identity) -> Refusal {
+    tracing::debug!(
+        pod = %pod.id.object,
+        identity = %identity.object,
+        code = error.code(),
+        error = error as &dyn std::error::Error,
+        "no token"
+    );
+    let after = match error.retry() {
+        podid_core::Retry::After(after) => after.as_secs() + u64::from(after.subsec_nanos() > 0),
+        podid_core::Retry::Never | podid_core::Retry::Backoff => 1,
+    };
+    let throttled = match error {
+        TokenError::TooMany => true,
+        TokenError::Unavailable { last: Some(last), .. } => last.kind == TroubleKind::Throttled,
+        _ => false,
+    };
+    match error {
+        _ if throttled => Refusal::throttled(error.code(), "Temporarily throttled, too many requests", after),
+        TokenError::Refused(_) => Refusal {
+            error: error.kind().error(),
+            ..Refusal::bad_request(error.code(), error.to_string())
+        },
+        _ => Refusal::unavailable(error.code(), error.to_string(), after),
+    }
+}
+
+/// Sends the client's request id back where it asks for that.
+fn echo(asked: &HeaderMap, answered: &mut HeaderMap) {
+    let wants = asked
+        .get(RETURN_REQUEST_ID)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    if let (true, Some(id)) = (wants, asked.get(REQUEST_ID))
+        && id.len() <= MAX_REQUEST_ID
+    {
+        answered.insert(REQUEST_ID, id.clone());
+    }
+}
+
+fn operation(group: PathGroup) -> &'static str {
+    match group {
+        PathGroup::Instance => "instance",
+        PathGroup::Attested => "attested",
+        PathGroup::ScheduledEvents => "scheduledevents",
+        PathGroup::Identity => "identity",
+        PathGroup::Other => "other",
+    }
+}

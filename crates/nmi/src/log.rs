@@ -1,0 +1,77 @@
+//! Refusals in the log: each once a minute for a pod (or an address) and reason, so that a loop in one pod does not
+//! fill the disk, and the first one is always there.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use podid_core::{Pod, Reason};
+use tokio::time::Instant;
+
+use crate::answer::Refusal;
+
+/// How long the same line is held back.
+const AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// Most lines that are remembered; beyond it all are forgotten.
+const MAX_REMEMBERED: usize = 1024;
+
+/// What was logged lately.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    lately: Mutex<HashMap<(Who, &'static str), Instant>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Pod(Arc<str>),
+    Address(IpAddr),
+}
+
+impl Refusals {
+    /// Logs a refusal, unless the same was logged a moment ago.
+    pub(crate) fn tell(&self, refusal: &Refusal, reason: Option<Reason>, pod: Option<&Pod>, peer: IpAddr) {
+        let code = refusal.reason;
+        // Probes and detectors: nothing is wrong, and nobody can do anything about them.
+        let expected = matches!(
+            reason,
+            Some(
+                Reason::MetadataHeaderMissing
+                    | Reason::ResourceMissing
+                    | Reason::PathNotFound
+                    | Reason::PathClosed
+            )
+        );
+        let named = pod.map(|pod| &pod.id.object).map(tracing::field::display);
+        if expected || !self.is_news(pod, peer, code) {
+            tracing::debug!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", refusal.text);
+        } else {
+            tracing::warn!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", refusal.text);
+        }
+    }
+
+    fn is_news(&self, pod: Option<&Pod>, peer: IpAddr, code: &'static str) -> bool {
+        let who = pod.map_or(Who::Address(peer), |pod| Who::Pod(Arc::clone(&pod.id.uid)));
+        let now = Instant::now();
+        let mut lately = self.lately.lock();
+        if lately.len() >= MAX_REMEMBERED {
+            lately.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
+            if lately.len() >= MAX_REMEMBERED {
+                lately.clear();
+            }
+        }
+        match lately.entry((who, code)) {
+            Entry::Vacant(none) => {
+                none.insert(now);
+                true
+            }
+            Entry::Occupied(mut last) if now.duration_since(*last.get()) >= AGAIN_AFTER => {
+                last.insert(now);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+}

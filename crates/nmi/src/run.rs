@@ -1,0 +1,82 @@
+//! The one place where the agent's parts are put together; it reads as a list and decides nothing.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use podid_rt::logging;
+use podid_rt::stop::Stop;
+use podid_rt::tasks::Tasks;
+
+use crate::app::App;
+use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, local_route};
+
+impl Nmi {
+    /// Does what was asked for.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            None => self.run.run().await,
+            Some(Command::Run(args)) => args.run().await,
+            Some(Command::Uninstall(args)) => args.run(),
+        }
+    }
+}
+
+impl NmiArgs {
+    /// Serves until told to stop, then drains. The interception stays.
+    pub async fn run(self) -> anyhow::Result<()> {
+        logging::init(&self.log)?;
+        // A second installation changes nothing.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let stop = Stop::on_signals().context("listen to signals")?;
+        let node = self
+            .node
+            .clone()
+            .context("the node's name is needed to know its pods: --node (or PODID_NODE)")?;
+        let client = client(self.kubeconfig.clone()).await?;
+        let drain_deadline = self.drain_deadline;
+        let app = App::bind(self.config(client, node)).await?;
+        tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
+        let mut tasks = Tasks::new(stop);
+        app.spawn(&mut tasks);
+        tasks.run(drain_deadline).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+impl UninstallArgs {
+    /// Removes the interception from this node. What was not there is no error.
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self {
+            metadata_ip,
+            route_table,
+            rule_preference,
+            log,
+        } = self;
+        logging::init(&log)?;
+        let removed = local_route(metadata_ip, route_table, rule_preference)
+            .remove()
+            .context("remove the interception")?;
+        let parts: Vec<String> = removed.iter().map(ToString::to_string).collect();
+        tracing::info!(
+            parts = parts.join(", "),
+            "the metadata address is not intercepted any more"
+        );
+        Ok(())
+    }
+}
+
+async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(&path)
+                .with_context(|| format!("read the kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("use the kubeconfig {}", path.display()))?
+        }
+        None => kube::Config::incluster()
+            .context("not in a cluster, and no --kubeconfig (or KUBECONFIG) was given")?,
+    };
+    kube::Client::try_from(config).context("make a client of the cluster")
+}
