@@ -36,6 +36,7 @@ pub(crate) fn part(name: &str) -> Option<fn() -> ExitCode> {
         "part:parent" => leave_a_child,
         "part:forbidden" => forbidden,
         "part:nothing" => || ExitCode::SUCCESS,
+        "part:open" => crate::namespaces::open_and_ask,
         "part:room" => crate::namespaces::tell_room,
         "part:serve" => serve,
         "part:thread" => || {
