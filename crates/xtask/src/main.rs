@@ -2,10 +2,13 @@
 
 mod e2e;
 mod generate;
+mod image;
+mod kube;
 mod printer;
 mod tidy;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -31,14 +34,19 @@ enum Chore {
     /// Run real programs against the sandbox
     #[command(subcommand)]
     E2e(e2e::Suite),
+    /// A real Kubernetes on this machine, in namespaces of its own: control plane and nodes
+    #[command(subcommand)]
+    Kube(kube::Command),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
-        Chore::Generate { check } => generate::run(check),
-        Chore::Tidy => tidy::run(),
-        Chore::E2e(suite) => suite.run(),
+        Chore::Generate { check } => generate::run(check)?,
+        Chore::Tidy => tidy::run()?,
+        Chore::E2e(suite) => suite.run()?,
+        Chore::Kube(command) => return kube::run(command),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The workspace's folder.

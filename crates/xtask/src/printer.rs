@@ -11,3 +11,8 @@ pub(crate) fn line(text: &str) {
 pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
+
+/// Writes text to stdout as it is.
+pub(crate) fn text(text: &str) {
+    print!("{text}");
+}
