@@ -39,8 +39,15 @@ enum Chore {
     Kube(kube::Command),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().chore {
+fn main() -> ExitCode {
+    run(Cli::parse().chore).unwrap_or_else(|error| {
+        printer::note(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(chore: Chore) -> anyhow::Result<ExitCode> {
+    match chore {
         Chore::Generate { check } => generate::run(check)?,
         Chore::Tidy => tidy::run()?,
         Chore::E2e(suite) => suite.run()?,

@@ -22,6 +22,7 @@ pub(super) fn write(busybox: &Path, folder: &Path) -> anyhow::Result<()> {
     .context("build the pause program (a C compiler and the static libc are needed)")?;
     let mut layer = Layer::default();
     layer.file("pause", 0o755, fs::read(&pause)?);
+    fs::remove_file(&pause)?;
     put(folder, "pause", &["/pause"], &layer)?;
 
     let mut layer = Layer::default();

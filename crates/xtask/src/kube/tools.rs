@@ -147,8 +147,8 @@ impl Tools {
     fn build(&self, module: &Path, version: &str) -> anyhow::Result<()> {
         if Command::new("go").arg("version").output().is_err() {
             bail!(
-                "a real Kubernetes is built from its Go sources, and `go` is not in the PATH: install Go {} or \
-                 newer (https://go.dev/dl)",
+                "a real Kubernetes is built from its Go sources, and `go` is not in the PATH: install Go {} or newer \
+                 (https://go.dev/dl)",
                 go_version(&read(&module.join("go.mod"))?)
             );
         }
@@ -248,13 +248,8 @@ impl Tools {
 
 /// The workspace's `target`.
 pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
-    let metadata = cargo_metadata::MetadataCommand::new()
-        .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .no_deps()
-        .other_options(vec!["--offline".to_owned()])
-        .exec()
-        .context("ask cargo for the target folder")?;
-    Ok(metadata.target_directory.into_std_path_buf())
+    let root = crate::root()?;
+    Ok(std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder)))
 }
 
 fn kubernetes_version(go_mod: &str) -> anyhow::Result<String> {
