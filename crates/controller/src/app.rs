@@ -1,5 +1,6 @@
 //! The controller as a set of tasks: watches → world → reconcile, and the probes. Tests build it as `run` does.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
@@ -8,6 +9,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use podid_api::PodIdentityProfile;
+use podid_azure::arm::Arm;
 use podid_rt::clock::Clock;
 use podid_rt::probes::Probes;
 use podid_rt::readiness::Readiness;
@@ -18,7 +20,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::args::Assignment;
+use crate::assign::Assigner;
 use crate::desired::Kind;
 use crate::metrics::ControllerMetrics;
 use crate::reconcile::Reconciler;
@@ -29,8 +31,8 @@ use crate::world::{Namespaces, Nodes, Objects, Profiles, World};
 pub struct AppConfig {
     /// The cluster.
     pub client: Client,
-    /// Who puts identities on scale sets.
-    pub assignment: Assignment,
+    /// ARM, when the controller is to put the identities on the nodes' scale sets.
+    pub arm: Option<Arm>,
     /// Where to serve probes and metrics; port 0 takes a free one.
     pub probe_listen: SocketAddr,
 }
@@ -38,7 +40,7 @@ pub struct AppConfig {
 /// A controller with its socket bound and nothing running yet.
 pub struct App {
     client: Client,
-    assignment: Assignment,
+    arm: Option<Arm>,
     probes: TcpListener,
     address: SocketAddr,
     readiness: Readiness,
@@ -49,7 +51,7 @@ impl App {
     pub async fn bind(config: AppConfig) -> anyhow::Result<Self> {
         let AppConfig {
             client,
-            assignment,
+            arm,
             probe_listen,
         } = config;
         let probes = TcpListener::bind(probe_listen)
@@ -60,7 +62,7 @@ impl App {
             .context("read the address of the probes' socket")?;
         Ok(Self {
             client,
-            assignment,
+            arm,
             probes,
             address,
             readiness: Readiness::new(),
@@ -81,7 +83,7 @@ impl App {
     pub fn spawn(self, tasks: &mut Tasks) {
         let Self {
             client,
-            assignment,
+            arm,
             probes,
             address,
             readiness,
@@ -106,9 +108,18 @@ impl App {
             tasks,
         );
         let (placement, placed) = watch::channel(Placement::Off);
-        if assignment == Assignment::Vmss {
+        if let Some(arm) = arm {
             spawn_watch::<Node>("watch-nodes", &client, Nodes(world.clone()), &synced, tasks);
-            placement.send_replace(Placement::Known(std::collections::BTreeMap::new()));
+            placement.send_replace(Placement::Known(BTreeMap::new()));
+            let assigner = Assigner {
+                client: client.clone(),
+                world: world.clone(),
+                arm,
+                placement,
+            };
+            let synced = synced.clone();
+            let all_synced = async move { synced.wait().await };
+            tasks.spawn("assign", assigner.run(all_synced, tasks.stop().clone()));
         }
 
         let metrics = ControllerMetrics::default();
@@ -136,14 +147,6 @@ impl App {
         let service = Probes::new(readiness.clone(), registry).service();
         let (group, stop) = (tasks.group(), tasks.stop().clone());
         tasks.spawn("probes", serve(probes, None, service, group, stop));
-
-        let stop = tasks.stop().clone();
-        tasks.group().spawn(async move {
-            tokio::select! {
-                () = stop.requested() => {}
-                () = readiness.wait() => crate::printer::ready(address),
-            }
-        });
     }
 }
 

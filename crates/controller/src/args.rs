@@ -1,14 +1,21 @@
 //! The controller's flags, and the one place where its parts are put together.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use podid_azure::arm::{Arm, FetchToken};
+use podid_azure::imds::{self, Imds, Who};
+use podid_azure::{Cloud, TlsRoots, WallClock};
+use podid_core::Guid;
+use podid_rt::clock::Clock;
 use podid_rt::logging::{self, LogArgs};
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
+use reqwest::Url;
 
 use crate::app::{App, AppConfig};
 
@@ -35,6 +42,26 @@ pub struct ControllerArgs {
     #[arg(long, env = "PODID_ASSIGNMENT", value_enum, default_value = "none")]
     pub assignment: Assignment,
 
+    /// Cloud, for the address of ARM and the audience of its tokens
+    #[arg(long, env = "PODID_CLOUD", value_name = "NAME", default_value = Cloud::Public.name())]
+    pub cloud: Cloud,
+
+    /// Address of ARM, for clouds that are not in the table; the cloud's when not given
+    #[arg(long, env = "AZURE_RESOURCE_MANAGER_ENDPOINT", value_name = "URL")]
+    pub arm_endpoint: Option<Url>,
+
+    /// Where the node's metadata service is, which gives the controller's own tokens
+    #[arg(long, env = "PODID_IMDS_ENDPOINT", value_name = "URL", default_value = imds::DEFAULT_ENDPOINT)]
+    pub imds_endpoint: Url,
+
+    /// Client id of the identity with which the controller asks ARM; the node's own when not given
+    #[arg(long, env = "PODID_ARM_CLIENT_ID", value_name = "GUID")]
+    pub arm_client_id: Option<Guid>,
+
+    /// Certificates (PEM) to trust beside the system's when asking ARM
+    #[arg(long, env = "SSL_CERT_FILE", value_name = "PATH")]
+    pub ca_file: Option<PathBuf>,
+
     /// Where health, readiness and metrics are served; the port of the original
     #[arg(
         long,
@@ -55,6 +82,11 @@ impl ControllerArgs {
         let Self {
             kubeconfig,
             assignment,
+            cloud,
+            arm_endpoint,
+            imds_endpoint,
+            arm_client_id,
+            ca_file,
             probe_listen,
             log,
         } = self;
@@ -63,17 +95,67 @@ impl ControllerArgs {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let stop = Stop::on_signals().context("listen to signals")?;
         let client = client(kubeconfig).await?;
+        let arm = match assignment {
+            Assignment::None => None,
+            Assignment::Vmss => Some(arm(
+                cloud,
+                arm_endpoint,
+                &imds_endpoint,
+                arm_client_id,
+                ca_file.as_deref(),
+            )?),
+        };
         let app = App::bind(AppConfig {
             client,
-            assignment,
+            arm,
             probe_listen,
         })
         .await?;
-        let mut tasks = Tasks::new(stop);
+        let (address, readiness) = (app.address(), app.readiness());
+        let mut tasks = Tasks::new(stop.clone());
         app.spawn(&mut tasks);
+        tasks.group().spawn(async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = readiness.wait() => crate::printer::ready(address),
+            }
+        });
         tasks.run(DRAIN_DEADLINE).await?;
         Ok(())
     }
+}
+
+/// ARM, asked with tokens of the node's metadata service.
+fn arm(
+    cloud: Cloud,
+    endpoint: Option<Url>,
+    imds_endpoint: &Url,
+    client_id: Option<Guid>,
+    ca_file: Option<&Path>,
+) -> anyhow::Result<Arm> {
+    let endpoint = match endpoint {
+        Some(endpoint) => endpoint,
+        None => Url::parse(cloud.arm()).context("read the cloud's address of ARM")?,
+    };
+    let roots = match ca_file {
+        Some(path) => {
+            let pem = std::fs::read(path).with_context(|| format!("read {} (--ca-file)", path.display()))?;
+            TlsRoots::from_pem(&pem).with_context(|| format!("use {} (--ca-file)", path.display()))?
+        }
+        None => TlsRoots::default(),
+    };
+    let system = Clock::system();
+    let clock: WallClock = Arc::new(move || system.unix_secs());
+    let imds =
+        Imds::new(imds_endpoint, Arc::clone(&clock)).context("make a client of the metadata service")?;
+    let fetch: FetchToken = Arc::new(move || {
+        let imds = imds.clone();
+        Box::pin(async move {
+            let who = client_id.map_or(Who::Node, Who::ClientId);
+            Ok(imds.token(who, cloud.arm()).await?)
+        })
+    });
+    Arm::new(&endpoint, &roots, fetch, clock).context("make a client of ARM")
 }
 
 async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {

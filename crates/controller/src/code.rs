@@ -25,6 +25,8 @@ pub const ENTRY_CODES: &[EntryCode] = &[
     NAMESPACE,
     REFUSED,
     UNAVAILABLE,
+    ASSIGNMENT_REFUSED,
+    ASSIGNMENT_PENDING,
 ];
 
 pub(crate) const NOT_OURS: EntryCode = EntryCode {
@@ -79,6 +81,20 @@ pub(crate) const REFUSED: EntryCode = EntryCode {
 pub(crate) const UNAVAILABLE: EntryCode = EntryCode {
     code: "api_unavailable",
     text: "The API server could not be reached, or asked to come back",
+    fix: "",
+    passing: true,
+};
+
+pub(crate) const ASSIGNMENT_REFUSED: EntryCode = EntryCode {
+    code: "assignment_refused",
+    text: "ARM refused to put the identity on a scale set of the nodes",
+    fix: "see whether the identity exists, and whether the controller has Managed Identity Operator on it and Virtual Machine Contributor on the scale set",
+    passing: false,
+};
+
+pub(crate) const ASSIGNMENT_PENDING: EntryCode = EntryCode {
+    code: "assignment_pending",
+    text: "The identity is not on all scale sets of the nodes yet",
     fix: "",
     passing: true,
 };

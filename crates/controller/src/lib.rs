@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod assign;
 mod code;
 mod desired;
 mod metrics;

@@ -2,19 +2,13 @@
 
 use std::collections::BTreeSet;
 
-/// The scale set of a node, as an ARM id in lower case, from its provider id
-/// `azure:///subscriptions/S/resourceGroups/G/providers/Microsoft.Compute/virtualMachineScaleSets/X/virtualMachines/0`.
-/// None for machines of their own and for other clouds.
-pub(crate) fn scale_set_of(provider_id: &str) -> Option<String> {
-    let path = provider_id.strip_prefix("azure://")?.to_ascii_lowercase();
-    let (scale_set, instance) = path.split_once("/virtualmachines/")?;
-    let parts: Vec<&str> = scale_set.split('/').collect();
-    let shape = matches!(
-        parts.as_slice(),
-        ["", "subscriptions", _, "resourcegroups", _, "providers", "microsoft.compute", "virtualmachinescalesets", name]
-            if !name.is_empty()
-    );
-    (shape && !instance.is_empty()).then(|| scale_set.to_owned())
+use podid_azure::arm::{Host, HostIdentities, HostKind};
+
+/// The scale set of a node, from its provider id. None for machines of their own and for other clouds.
+pub(crate) fn scale_set_of(provider_id: &str) -> Option<Host> {
+    let of_azure = provider_id.starts_with("azure://");
+    let host: Host = provider_id.parse().ok()?;
+    (of_azure && host.kind() == HostKind::ScaleSet).then_some(host)
 }
 
 /// What to change on one scale set. All ids in lower case.
@@ -24,20 +18,33 @@ pub(crate) struct Change {
     pub(crate) remove: BTreeSet<String>,
 }
 
-/// Adds what is wanted and not there; removes what is there, was added by us and is wanted no more.
-pub(crate) fn change(
-    wanted: &BTreeSet<String>,
-    there: &BTreeSet<String>,
-    added_by_us: &BTreeSet<String>,
-) -> Change {
-    Change {
-        add: wanted.difference(there).cloned().collect(),
-        remove: added_by_us
-            .difference(wanted)
-            .filter(|id| there.contains(*id))
-            .cloned()
-            .collect(),
+impl Change {
+    /// Adds what is wanted and not there; removes what is there, was added by us and is wanted no more.
+    pub(crate) fn of(
+        wanted: &BTreeSet<String>,
+        there: &BTreeSet<String>,
+        added_by_us: &BTreeSet<String>,
+    ) -> Self {
+        Self {
+            add: wanted.difference(there).cloned().collect(),
+            remove: added_by_us
+                .difference(wanted)
+                .filter(|id| there.contains(*id))
+                .cloned()
+                .collect(),
+        }
     }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// The identities on a host, in lower case.
+pub(crate) fn there(identities: &HostIdentities) -> BTreeSet<String> {
+    let ids = identities.user_assigned.iter();
+    ids.map(|id| id.as_str().to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]
@@ -52,7 +59,9 @@ mod tests {
     fn the_scale_set_is_the_part_of_the_provider_id_before_the_machine() {
         let id = "azure:///subscriptions/S/resourceGroups/MC_g/providers/Microsoft.Compute/virtualMachineScaleSets/aks-np-vmss/virtualMachines/0";
         assert_eq!(
-            scale_set_of(id).as_deref(),
+            scale_set_of(id)
+                .map(|host| host.to_string().to_ascii_lowercase())
+                .as_deref(),
             Some(
                 "/subscriptions/s/resourcegroups/mc_g/providers/microsoft.compute/virtualmachinescalesets/aks-np-vmss"
             )
@@ -69,7 +78,7 @@ mod tests {
 
     #[test]
     fn only_what_we_added_is_removed_and_only_when_it_is_there() {
-        let change = change(
+        let change = Change::of(
             &set(&["a", "b"]),
             &set(&["b", "old", "theirs"]),
             &set(&["old", "gone", "b"]),
@@ -87,9 +96,9 @@ mod tests {
     fn done_twice_is_nothing_to_do() {
         let (wanted, ours) = (set(&["a", "b"]), set(&["a", "b", "c"]));
         let mut there = set(&["c", "x"]);
-        let first = change(&wanted, &there, &ours);
+        let first = Change::of(&wanted, &there, &ours);
         there.extend(first.add);
         there.retain(|id| !first.remove.contains(id));
-        assert_eq!(change(&wanted, &there, &ours), Change::default());
+        assert!(Change::of(&wanted, &there, &ours).is_empty());
     }
 }

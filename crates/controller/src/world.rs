@@ -11,6 +11,7 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use parking_lot::Mutex;
 use podid_api::PodIdentityProfile;
 use podid_api::names::PROFILE_NAME;
+use podid_azure::arm::Host;
 use podid_rt::watch::Index;
 use tokio::sync::watch;
 
@@ -35,8 +36,8 @@ pub(crate) struct State {
     pub(crate) profile: Option<PodIdentityProfile>,
     /// Objects and namespaces.
     pub(crate) cluster: Cluster,
-    /// Node name → ARM id of its scale set.
-    pub(crate) scale_sets: BTreeMap<String, String>,
+    /// Node name → its scale set.
+    pub(crate) scale_sets: BTreeMap<String, Host>,
 }
 
 impl World {
@@ -182,7 +183,7 @@ impl Index<NamespaceMeta> for Namespaces {
 /// Index of nodes: only their scale sets.
 pub(crate) struct Nodes(pub(crate) World);
 
-fn placed(node: &Node) -> Option<(String, String)> {
+fn placed(node: &Node) -> Option<(String, Host)> {
     let provider_id = node.spec.as_ref()?.provider_id.as_deref()?;
     Some((node.name_any(), scale_set_of(provider_id)?))
 }

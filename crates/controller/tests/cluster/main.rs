@@ -1,0 +1,5 @@
+//! The whole controller against the embedded API server, both in process, each test with a cluster of its own.
+
+mod drift;
+mod profile;
+mod world;
