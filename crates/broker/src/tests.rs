@@ -3,6 +3,7 @@
 mod keys;
 mod lane;
 mod refresh;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;
