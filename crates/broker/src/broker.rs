@@ -95,7 +95,7 @@ impl<S: Source> Broker<S> {
         }
         let receiver = loop {
             let entry = self.store.entry(lookup, &self.limits, self.now());
-            match entry.and_then(|entry| self.join(&entry, deadline)) {
+            match entry.and_then(|entry| self.join(&entry)) {
                 Ok(Joined::Served(token)) => return Ok(token),
                 Ok(Joined::Waiting(receiver)) => break receiver,
                 Ok(Joined::Gone) => {}
@@ -203,7 +203,7 @@ impl<S: Source> Broker<S> {
         self.launch(entry, flight);
     }
 
-    fn join(self: &Arc<Self>, entry: &Arc<Entry>, deadline: Instant) -> Result<Joined, TokenError> {
+    fn join(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Joined, TokenError> {
         let (receiver, flight) = {
             let mut slot = entry.slot();
             if slot.gone {
@@ -221,14 +221,6 @@ impl<S: Source> Broker<S> {
                 && *until > now
             {
                 return Err(TokenError::Refused(Arc::clone(error)));
-            }
-            if let Some((error, until)) = &slot.hold
-                && *until > deadline
-            {
-                return Err(TokenError::Unavailable {
-                    retry_after: *until - now,
-                    last: Some(Arc::clone(error)),
-                });
             }
             let flight = entry.take_off(&mut slot, false);
             (flight.join(), flight)

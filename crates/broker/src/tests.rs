@@ -30,6 +30,8 @@ enum Say {
     Token(u64),
     Refuse,
     Busy,
+    /// Not before so many seconds have passed.
+    Later(u64),
     Throttle(Option<u64>),
     Hang,
     Panic,
@@ -97,6 +99,11 @@ impl Source for Memory {
             }),
             Say::Refuse => trouble("refused", TroubleKind::IdentityNotFound, Retry::Never),
             Say::Busy => trouble("busy", TroubleKind::Unavailable, Retry::Backoff),
+            Say::Later(secs) => trouble(
+                "later",
+                TroubleKind::Unavailable,
+                Retry::After(Duration::from_secs(secs)),
+            ),
             Say::Throttle(secs) => trouble(
                 "throttled",
                 TroubleKind::Throttled,
@@ -330,4 +337,28 @@ async fn a_source_that_panics_neither_blocks_its_key_nor_its_waiters() {
         Err(TokenError::Unavailable { .. })
     ));
     assert_eq!(world.ask(&one).await.unwrap(), "token-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_upstream_asks_for_one_key_is_kept_for_that_key() {
+    let world = World::new(MILLIS, |_, key| {
+        if &*key.resource == RESOURCE {
+            Say::Later(60)
+        } else {
+            Say::Token(HOUR)
+        }
+    });
+    let one = identity("ns", 1);
+    for _ in 0..10 {
+        let error = world.ask(&one).await.unwrap_err();
+        assert!(
+            matches!(error.retry(), Retry::After(after) if after > Duration::from_secs(55)),
+            "{error:?}"
+        );
+    }
+    assert_eq!((world.calls().len(), world.secs()), (1, 0));
+    world.ask_for(&one, "https://other.example").await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+    world.ask(&one).await.unwrap_err();
+    assert_eq!(world.calls().len(), 3, "asked again when it may be");
 }

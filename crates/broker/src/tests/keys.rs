@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn forgotten_keys_serve_nothing_and_their_waiters_are_told() {
-    let world = World::new(MILLIS, |_, _| Say::Token(HOUR));
+async fn forgotten_keys_serve_nothing_and_their_waiters_are_told_at_once() {
+    let world = World::new(Duration::from_secs(5), |_, _| Say::Token(HOUR));
     let (one, two) = (identity("ns", 1), identity("ns", 2));
     world.ask(&one).await.unwrap();
     let waiting = world.asking(&two, RESOURCE);
     sleep(Duration::from_millis(10)).await;
     assert_eq!(world.broker.retain([]), 2);
     assert!(matches!(waiting.await.unwrap(), Err(TokenError::Forgotten)));
+    assert_eq!(world.secs(), 5, "not after the call");
     assert!(
         world
             .broker
@@ -69,6 +70,27 @@ async fn entries_of_one_identity_are_bounded_and_other_identities_are_not_touche
         refused += usize::from(matches!(waiter.await.unwrap(), Err(TokenError::TooMany)));
     }
     assert_eq!(refused, 100 - Limits::default().flights_per_identity);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_makes_room_before_what_is_good() {
+    let world = World::new(Duration::from_millis(1), |_, key| {
+        if &*key.resource == RESOURCE {
+            Say::Token(HOUR)
+        } else {
+            Say::Refuse
+        }
+    });
+    let one = identity("ns", 1);
+    world.ask(&one).await.unwrap();
+    for n in 0..40 {
+        world
+            .ask_for(&one, &format!("https://{n}.example"))
+            .await
+            .unwrap_err();
+    }
+    world.ask(&one).await.unwrap();
+    assert_eq!(world.calls().len(), 41, "the token was still there");
 }
 
 #[tokio::test(start_paused = true)]
