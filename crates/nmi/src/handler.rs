@@ -475,3 +475,6 @@ fn operation(group: PathGroup) -> &'static str {
         PathGroup::Other => "other",
     }
 }
+
+#[cfg(test)]
+mod tests;
