@@ -177,8 +177,8 @@ impl App {
             attestor,
             imds,
             forward,
-            address,
-            probe_address,
+            address: _,
+            probe_address: _,
             readiness,
         } = self;
         let AppConfig {
@@ -304,16 +304,7 @@ impl App {
         });
 
         let service = Probes::new(readiness.clone(), registry).service();
-        tasks.spawn(
-            "probes",
-            serve(probes, None, service, group.clone(), quiet.clone()),
-        );
-        group.spawn(async move {
-            tokio::select! {
-                () = quiet.requested() => {}
-                () = readiness.wait() => announce(address, probe_address),
-            }
-        });
+        tasks.spawn("probes", serve(probes, None, service, group, quiet));
     }
 }
 
@@ -334,9 +325,4 @@ impl Watches<'_> {
             follow(api, config, self.world.feed::<W>(), guard, self.stop.clone()),
         );
     }
-}
-
-fn announce(address: SocketAddr, probes: SocketAddr) {
-    let line = serde_json::json!({ "event": "ready", "listen": address, "probes": probes });
-    podid_rt::ready::announce(&line.to_string());
 }

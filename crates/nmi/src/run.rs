@@ -36,7 +36,8 @@ impl NmiArgs {
         let drain_deadline = self.drain_deadline;
         let app = App::bind(self.config(client, node)).await?;
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
-        let mut tasks = Tasks::new(stop);
+        let mut tasks = Tasks::new(stop.clone());
+        announce(&app, stop, &tasks);
         app.spawn(&mut tasks);
         tasks.run(drain_deadline).await?;
         tracing::info!("stopped");
@@ -64,6 +65,22 @@ impl UninstallArgs {
         );
         Ok(())
     }
+}
+
+/// Writes the ready line once everything is, unless told to stop before.
+fn announce(app: &App, stop: Stop, tasks: &Tasks) {
+    let line = serde_json::json!({
+        "event": "ready",
+        "listen": app.address(),
+        "probes": app.probe_address(),
+    });
+    let readiness = app.readiness();
+    tasks.group().spawn(async move {
+        tokio::select! {
+            () = stop.requested() => {}
+            () = readiness.wait() => podid_rt::ready::announce(&line.to_string()),
+        }
+    });
 }
 
 async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {

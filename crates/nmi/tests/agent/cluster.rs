@@ -1,0 +1,135 @@
+//! An emulated Kubernetes with our kinds, and what the tests put there.
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::ApiResource;
+use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException};
+use podid_rt::stop::Stop;
+use podid_rt::tasks::Tasks;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::imds::detach;
+
+pub(crate) const NODE: &str = "n1";
+pub(crate) const ONE: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const TWO: &str = "22222222-2222-4222-8222-222222222222";
+
+/// A running API server.
+pub(crate) struct Cluster {
+    pub(crate) client: kube::Client,
+    stop: Stop,
+}
+
+impl Cluster {
+    /// With our CRDs and the namespaces `shop` and `bank`.
+    pub(crate) async fn start() -> Self {
+        let stop = Stop::new();
+        let mut tasks = Tasks::new(stop.clone());
+        let emulator = podid_kube_emulator::App::bind(podid_kube_emulator::Config::default())
+            .unwrap()
+            .spawn(&mut tasks);
+        let kubeconfig = Kubeconfig::from_yaml(&emulator.kubeconfig()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        let client = kube::Client::try_from(config).unwrap();
+        detach(tasks);
+        let crds = ApiResource {
+            group: "apiextensions.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            api_version: "apiextensions.k8s.io/v1".to_owned(),
+            kind: "CustomResourceDefinition".to_owned(),
+            plural: "customresourcedefinitions".to_owned(),
+        };
+        let crds: Api<DynamicObject> = Api::all_with(client.clone(), &crds);
+        for crd in podid_api::crd::all() {
+            let crd: DynamicObject = serde_json::from_value(crd).unwrap();
+            crds.create(&PostParams::default(), &crd).await.unwrap();
+        }
+        let cluster = Self { client, stop };
+        for name in ["shop", "bank"] {
+            let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+            let namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+            namespaces
+                .create(&PostParams::default(), &namespace)
+                .await
+                .unwrap();
+        }
+        cluster
+    }
+
+    /// The API server is gone from now on.
+    pub(crate) fn stop(&self) {
+        self.stop.force();
+    }
+
+    /// A running pod of our node with this address, on it or on another node.
+    pub(crate) async fn pod(&self, namespace: &str, name: &str, address: &str, labels: Value) {
+        self.pod_on(NODE, namespace, name, address, labels).await;
+    }
+
+    pub(crate) async fn pod_on(&self, node: &str, namespace: &str, name: &str, address: &str, labels: Value) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": labels },
+            "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
+        }));
+        pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+        let status =
+            json!({ "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }] } });
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn delete_pod(&self, namespace: &str, name: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let now = DeleteParams {
+            grace_period_seconds: Some(0),
+            ..DeleteParams::default()
+        };
+        pods.delete(name, &now).await.unwrap();
+    }
+
+    pub(crate) async fn identity(&self, namespace: &str, name: &str, client_id: &str) {
+        self.put::<AzureIdentity>(namespace, name, json!({ "clientID": client_id }))
+            .await;
+    }
+
+    pub(crate) async fn binding(&self, namespace: &str, name: &str, selector: &str, identity: &str) {
+        let spec = json!({ "azureIdentity": identity, "selector": selector });
+        self.put::<AzureIdentityBinding>(namespace, name, spec).await;
+    }
+
+    pub(crate) async fn exception(&self, namespace: &str, name: &str, labels: Value) {
+        self.put::<AzurePodIdentityException>(namespace, name, json!({ "podLabels": labels }))
+            .await;
+    }
+
+    pub(crate) async fn delete_binding(&self, namespace: &str, name: &str) {
+        let bindings: Api<AzureIdentityBinding> = Api::namespaced(self.client.clone(), namespace);
+        bindings.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    async fn put<K>(&self, namespace: &str, name: &str, spec: Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + Serialize
+            + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let object = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": { "name": name }, "spec": spec,
+        });
+        let object: K = serde_json::from_value(object).unwrap();
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+}
