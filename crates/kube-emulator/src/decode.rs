@@ -19,8 +19,13 @@ pub(crate) struct Body {
 impl Body {
     /// What no body at all means: an empty object.
     pub(crate) fn empty() -> Self {
+        Self::of(Value::Object(Map::new()))
+    }
+
+    /// A value that has nothing odd about it.
+    pub(crate) fn of(value: Value) -> Self {
         Self {
-            value: Value::Object(Map::new()),
+            value,
             duplicates: Vec::new(),
         }
     }

@@ -19,6 +19,7 @@ mod kubeconfig;
 mod list;
 mod logs;
 mod patch;
+mod protobuf;
 mod remove;
 mod request;
 mod resource;

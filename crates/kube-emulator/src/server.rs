@@ -22,6 +22,7 @@ use crate::json as fields;
 use crate::list::{self, View};
 use crate::logs::{self, PodLogs};
 use crate::patch::Patch;
+use crate::protobuf;
 use crate::remove::{DeleteOptions, Deleted, parse_propagation};
 use crate::request::{Form, Params, Place, header, negotiate};
 use crate::resource::Resource;
@@ -92,15 +93,7 @@ impl Server {
             if call.method != Method::POST {
                 return Err(ApiError::method_not_allowed());
             }
-            // The answer to these does not depend on what is asked; `kubectl auth` asks in protobuf.
-            let any_body = kind.starts_with("SelfSubject");
-            let protobuf = header(&call.headers, &CONTENT_TYPE) == "application/vnd.kubernetes.protobuf";
-            let body = if any_body && protobuf {
-                read_text(call.body).await?;
-                Body::empty()
-            } else {
-                read_body(call.body, &call.headers).await?
-            };
+            let body = read_body(call.body, &call.headers).await?;
             let review = reviews::answer(kind, group, body.value, &user, &self.cluster, &self.tokens).await?;
             return Ok(answer::json(StatusCode::CREATED, &review));
         }
@@ -418,7 +411,7 @@ async fn read_text(body: Incoming) -> Result<Bytes, ApiError> {
     }
 }
 
-/// A body in JSON or YAML; nothing is an empty object.
+/// A body in JSON, YAML or (a few kinds) protobuf; nothing is an empty object.
 async fn read_body(body: Incoming, headers: &HeaderMap) -> Result<Body, ApiError> {
     let media = header(headers, &CONTENT_TYPE)
         .split(';')
@@ -432,6 +425,9 @@ async fn read_body(body: Incoming, headers: &HeaderMap) -> Result<Body, ApiError
     match media {
         "" | "*/*" | "application/json" => decode::json(&text),
         "application/yaml" => decode::yaml(&text),
+        "application/vnd.kubernetes.protobuf" => protobuf::read(&text)
+            .map(Body::of)
+            .ok_or_else(|| ApiError::unsupported_media(&["application/json", "application/yaml"])),
         _ => Err(ApiError::unsupported_media(&[
             "application/json",
             "application/yaml",
