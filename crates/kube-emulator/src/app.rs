@@ -33,7 +33,7 @@ const OWN_NAMES: [&str; 6] = [
 /// Who signs service account tokens when nobody says.
 const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc";
 /// How often old events are looked for.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
 /// What a server is told. The default binds one free port of the loopback address with a CA of its own.
 #[derive(Debug)]

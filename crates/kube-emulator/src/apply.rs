@@ -140,10 +140,10 @@ fn shown(manager: &Manager) -> String {
     let writer = &manager.writer;
     let mut text = format!("{:?}", writer.manager);
     if !writer.subresource.is_empty() {
-        text.push_str(&format!(" with subresource {:?}", writer.subresource));
+        text = format!("{text} with subresource {:?}", writer.subresource);
     }
     if writer.operation == Operation::Update {
-        text.push_str(&format!(" using {} at {}", writer.api_version, manager.time));
+        text = format!("{text} using {} at {}", writer.api_version, manager.time);
     }
     text
 }

@@ -241,23 +241,18 @@ pub(crate) fn set_status(crd: &mut Value, registry: &Registry, now: &str) {
         .into_iter()
         .map(|one| unchanged(&one).unwrap_or(one))
         .collect();
-    let stored: Vec<Value> = list(crd, &["spec", "versions"])
-        .iter()
-        .filter(|version| {
-            version
-                .get("storage")
-                .and_then(Value::as_bool)
-                .unwrap_or_default()
-        })
-        .filter_map(|version| version.get("name").cloned())
-        .collect();
     let mut stored_versions = list(crd, &["status", "storedVersions"]).to_vec();
-    stored_versions.extend(
-        stored
-            .into_iter()
-            .filter(|one| !stored_versions.contains(one))
-            .collect::<Vec<_>>(),
-    );
+    let versions = list(crd, &["spec", "versions"]).iter();
+    for version in versions.filter(|version| {
+        version
+            .get("storage")
+            .and_then(Value::as_bool)
+            .unwrap_or_default()
+    }) {
+        if let Some(name) = version.get("name").filter(|name| !stored_versions.contains(name)) {
+            stored_versions.push(name.clone());
+        }
+    }
     let established = conditions.iter().all(|one| text(one, &["status"]) == "True");
     json::set(crd, &["status", "conditions"], conditions);
     json::set(crd, &["status", "storedVersions"], stored_versions);

@@ -189,9 +189,9 @@ pub(crate) fn shown(path: &Path) -> String {
                     .into_iter()
                     .map(|(key, value)| format!("{key}={value}"))
                     .collect();
-                text.push_str(&format!("[{}]", pairs.join(",")));
+                text.extend(["[", &pairs.join(","), "]"]);
             }
-            Step::Value(value) => text.push_str(&format!("[={value}]")),
+            Step::Value(value) => text.extend(["[=", value, "]"]),
         }
     }
     text

@@ -175,16 +175,17 @@ fn pick_container(pod: &Value, name: &str, wanted: &str) -> Result<String, ApiEr
         .iter()
         .map(|container| text(container, &["name"]))
         .collect();
-    let init: Vec<&str> = list(pod, &["spec", "initContainers"])
-        .iter()
-        .map(|container| text(container, &["name"]))
-        .collect();
+    let is_init = |wanted: &str| {
+        list(pod, &["spec", "initContainers"])
+            .iter()
+            .any(|container| text(container, &["name"]) == wanted)
+    };
     match (wanted, names.as_slice()) {
         ("", [only]) => Ok((*only).to_owned()),
         ("", many) => Err(ApiError::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: {many:?}"
         ))),
-        (wanted, names) if names.contains(&wanted) || init.contains(&wanted) => Ok(wanted.to_owned()),
+        (wanted, names) if names.contains(&wanted) || is_init(wanted) => Ok(wanted.to_owned()),
         (wanted, _) => Err(ApiError::bad_request(format!(
             "container {wanted} is not valid for pod {name}"
         ))),

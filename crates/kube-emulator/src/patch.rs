@@ -136,20 +136,13 @@ fn apply_config(
         )));
     }
     fields_of::set(&mut wanted, &["metadata", "name"], target.name);
-    let unknown = match typed::builtin(&resource.api_version(), &resource.kind, &wanted) {
-        Some(typed) => {
-            let typed = typed?;
-            // Only what was given counts as wanted, not what the type fills in.
-            typed.unknown
-        }
-        None => {
-            let mut pruned = wanted.clone();
-            resource
-                .custom
-                .as_ref()
-                .map(|custom| custom.schema.prune(&mut pruned))
-                .unwrap_or_default()
-        }
+    // Only what was given counts as wanted, not what types and schemas fill in: their results are not used.
+    let unknown = match &resource.custom {
+        Some(custom) => custom.schema.prune(&mut wanted.clone()),
+        None => typed::builtin(&resource.api_version(), &resource.kind, &wanted)
+            .transpose()?
+            .map(|typed| typed.unknown)
+            .unwrap_or_default(),
     };
     if let Some(path) = unknown.first() {
         return Err(ApiError::internal(format!(

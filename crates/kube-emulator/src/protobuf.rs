@@ -170,12 +170,11 @@ fn message(mut rest: &[u8], table: Message) -> Option<Value> {
             _ => return None,
         };
         let (_, name, kind) = table.iter().find(|(number, ..)| *number == tag >> 3)?;
-        let list = |map: &mut Map<String, Value>, item: Value| {
-            match map.entry(*name).or_insert_with(|| json!([])) {
+        let list =
+            |map: &mut Map<String, Value>, item: Value| match map.entry(*name).or_insert_with(|| json!([])) {
                 Value::Array(items) => items.push(item),
                 other => *other = json!([item]),
             };
-        };
         match (kind, field) {
             (Kind::Ignored, _) => {}
             (Kind::Text, Field::Bytes(bytes)) => {

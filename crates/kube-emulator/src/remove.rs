@@ -118,7 +118,7 @@ impl State {
         let mut finalizers: Vec<Value> = list(object, &["metadata", "finalizers"]).to_vec();
         match options.propagation.unwrap_or_default() {
             Propagation::Foreground if !finalizers.contains(&json!(FOREGROUND)) => {
-                finalizers.push(json!(FOREGROUND))
+                finalizers.push(json!(FOREGROUND));
             }
             Propagation::Orphan => self.orphan(json::uid(object)),
             Propagation::Foreground | Propagation::Background => {}

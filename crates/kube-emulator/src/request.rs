@@ -38,9 +38,9 @@ impl Params {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse()
-            .map(Some)
-            .map_err(|_| ApiError::bad_request(format!("parameter {name}: {text:?} is not a number")))
+        text.parse().map(Some).map_err(|error| {
+            ApiError::bad_request(format!("parameter {name}: {text:?} is not a number: {error}"))
+        })
     }
 
     /// How a write is meant. Who does not say a field manager is named by the user agent's first part.
@@ -251,7 +251,7 @@ mod tests {
             negotiate("application/vnd.kubernetes.protobuf,application/json").unwrap(),
             Form::Plain
         );
-        assert!(negotiate("application/vnd.kubernetes.protobuf").is_err());
+        negotiate("application/vnd.kubernetes.protobuf").unwrap_err();
     }
 
     #[test]

@@ -276,11 +276,11 @@ fn builtin() -> Vec<Resource> {
         core("Event", "events", &["ev"], &[], true, &[]),
     ];
     let mut events = core("Event", "events", &["ev"], &[], true, &[]);
-    events.group = "events.k8s.io".to_owned();
+    "events.k8s.io".clone_into(&mut events.group);
     events.stored_as = Some(("", "events"));
     all.push(events);
     let mut leases = core("Lease", "leases", &[], &[], true, &[]);
-    leases.group = "coordination.k8s.io".to_owned();
+    "coordination.k8s.io".clone_into(&mut leases.group);
     all.push(leases);
     let mut crds = core(
         "CustomResourceDefinition",
@@ -290,7 +290,7 @@ fn builtin() -> Vec<Resource> {
         false,
         &["status"],
     );
-    crds.group = "apiextensions.k8s.io".to_owned();
+    "apiextensions.k8s.io".clone_into(&mut crds.group);
     all.push(crds);
     for resource in &mut all {
         let more: &[&str] = match (resource.group.as_str(), resource.kind.as_str()) {

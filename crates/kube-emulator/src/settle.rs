@@ -30,6 +30,14 @@ enum Step {
     Foreground(Key),
 }
 
+/// What became of an owner.
+enum Owner {
+    There(Key),
+    Gone,
+    /// Its kind is not served here.
+    Unknown,
+}
+
 impl State {
     /// After an object was put; `before` is what it was.
     pub(crate) fn settle(&mut self, key: &Key, before: Option<&Arc<Object>>) {
@@ -46,7 +54,7 @@ impl State {
             match key.resource.as_str() {
                 "namespaces" => steps.push_back(Step::Namespace(key.name.clone())),
                 "customresourcedefinitions.apiextensions.k8s.io" => {
-                    steps.push_back(Step::Definition(key.clone()))
+                    steps.push_back(Step::Definition(key.clone()));
                 }
                 _ => {}
             }
@@ -72,7 +80,7 @@ impl State {
             steps.push_back(Step::Namespace(key.namespace.clone()));
         }
         for owner in list(last, &["metadata", "ownerReferences"]) {
-            if let Some(owner) = self.owner_key(owner, &key.namespace).flatten() {
+            if let Owner::There(owner) = self.owner(owner, &key.namespace) {
                 steps.push_back(Step::Foreground(owner));
             }
         }
@@ -108,18 +116,20 @@ impl State {
         }
     }
 
-    /// Where an owner is: none when its kind is not served here, `Some(None)` when it is gone.
-    fn owner_key(&self, owner: &Value, namespace: &str) -> Option<Option<Key>> {
-        let resource = self
+    /// Where the owner that a reference names is.
+    fn owner(&self, reference: &Value, namespace: &str) -> Owner {
+        let Some(resource) = self
             .registry
-            .of_kind(text(owner, &["apiVersion"]), text(owner, &["kind"]))?;
+            .of_kind(text(reference, &["apiVersion"]), text(reference, &["kind"]))
+        else {
+            return Owner::Unknown;
+        };
         let namespace = if resource.namespaced { namespace } else { "" };
-        let key = Key::new(&resource.store_key(), namespace, text(owner, &["name"]));
-        let there = self
-            .store
-            .get(&key)
-            .is_some_and(|object| json::uid(&object) == text(owner, &["uid"]));
-        Some(there.then_some(key))
+        let key = Key::new(&resource.store_key(), namespace, text(reference, &["name"]));
+        match self.store.get(&key) {
+            Some(object) if json::uid(&object) == text(reference, &["uid"]) => Owner::There(key),
+            _ => Owner::Gone,
+        }
     }
 
     /// Deletes an object all of whose owners are gone. An owner of a kind that is not served here counts as there: the
@@ -128,10 +138,9 @@ impl State {
         let Some(object) = self.store.get(key) else { return };
         let owners = list(&object, &["metadata", "ownerReferences"]);
         let orphan = !owners.is_empty()
-            && owners.iter().all(|owner| {
-                self.owner_key(owner, &key.namespace)
-                    .is_some_and(|there| there.is_none())
-            });
+            && owners
+                .iter()
+                .all(|owner| matches!(self.owner(owner, &key.namespace), Owner::Gone));
         if orphan && !json::is_deleting(&object) {
             self.delete_stored(key, &object, &DeleteOptions::default());
         }

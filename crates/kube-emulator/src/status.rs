@@ -246,6 +246,11 @@ impl ApiError {
         )
     }
 
+    /// After how many seconds it may be worth asking again.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        self.details.as_ref()?.get("retryAfterSeconds")?.as_u64()
+    }
+
     /// The `Status` object.
     pub(crate) fn to_status(&self) -> Value {
         let mut status = json!({

@@ -166,7 +166,7 @@ impl Tokens {
                 signed.as_bytes(),
                 &mut signature,
             )
-            .map_err(|_| KeyError("signing failed".to_owned()))?;
+            .map_err(|error| KeyError(format!("signing failed: {error}")))?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 

@@ -57,10 +57,30 @@ pub(crate) fn metadata(value: &Value) -> Result<Typed, ApiError> {
 fn round<T: DeserializeOwned + Serialize>(value: &Value) -> Result<Typed, serde_json::Error> {
     let mut unknown = Vec::new();
     let typed: T = serde_ignored::deserialize(value, |path| unknown.push(field_path(&path)))?;
-    Ok(Typed {
-        value: serde_json::to_value(typed)?,
-        unknown,
-    })
+    let mut value = serde_json::to_value(typed)?;
+    whole_numbers(&mut value);
+    Ok(Typed { value, unknown })
+}
+
+/// Types hold numbers of schemas as floats; a whole one is written without a fraction, as everywhere else.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().and_then(whole_number) {
+                *value = Value::from(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+fn whole_number(number: f64) -> Option<i64> {
+    // The integers that a float holds exactly.
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
+    let whole = number.fract() == 0.0 && number.abs() <= LIMIT;
+    whole.then(|| format!("{number:.0}").parse().ok()).flatten()
 }
 
 /// `spec.containers[0].x`, as the API server writes paths.
@@ -100,6 +120,6 @@ mod tests {
     #[test]
     fn a_wrong_type_is_refused() {
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "spec": { "containers": "a" } });
-        assert!(builtin("v1", "Pod", &pod).unwrap().is_err());
+        builtin("v1", "Pod", &pod).unwrap().unwrap_err();
     }
 }

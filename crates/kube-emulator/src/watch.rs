@@ -23,9 +23,9 @@ use crate::status::ApiError;
 use crate::store::{Event, Object};
 
 /// How often an idle watch is told the current version. Source: about a minute in a real API server.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a watch lives when the client does not say: between this and twice this, in a real API server.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1_800);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// A watch that was accepted.
 pub(crate) struct Watch {

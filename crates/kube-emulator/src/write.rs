@@ -496,24 +496,21 @@ fn refuse_new_finalizers(resource: &Resource, old: &Value, new: &Value) -> Resul
 
 fn validate(resource: &Resource, object: &Value, before: Option<&Value>) -> Result<(), ApiError> {
     let mut causes = kinds::validate_metadata(&resource.kind, object);
-    match &resource.custom {
-        Some(custom) => {
-            let broken = custom.schema.check(object);
-            // Rules are about objects of the right shape.
-            let shaped = broken.is_empty();
-            causes.extend(broken);
-            if shaped {
-                causes.extend(custom.rules.check(object, before));
-            }
+    if let Some(custom) = &resource.custom {
+        let broken = custom.schema.check(object);
+        // Rules are about objects of the right shape.
+        let shaped = broken.is_empty();
+        causes.extend(broken);
+        if shaped {
+            causes.extend(custom.rules.check(object, before));
         }
-        None => {
-            causes.extend(match before {
-                Some(before) => kinds::validate_update(resource, before, object),
-                None => kinds::validate(resource, object),
-            });
-            if resource.kind == "CustomResourceDefinition" {
-                causes.extend(crate::crd::resources(object).err().unwrap_or_default());
-            }
+    } else {
+        causes.extend(kinds::validate(resource, object));
+        if let Some(before) = before {
+            causes.extend(kinds::validate_update(resource, before, object));
+        }
+        if resource.kind == "CustomResourceDefinition" {
+            causes.extend(crate::crd::resources(object).err().unwrap_or_default());
         }
     }
     if causes.is_empty() {

@@ -24,7 +24,7 @@ fn whole(pattern: &str) -> Option<Regex> {
     Regex::new(&format!("^(?:{pattern})$")).ok()
 }
 
-fn matches(rule: &Option<Regex>, text: &str) -> bool {
+fn matches(rule: &LazyLock<Option<Regex>>, text: &str) -> bool {
     rule.as_ref().is_some_and(|rule| rule.is_match(text))
 }
 

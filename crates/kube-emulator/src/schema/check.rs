@@ -234,7 +234,7 @@ impl Limits {
         match value {
             Value::String(text) => self.check_text(text, value, path, causes),
             Value::Number(number) => {
-                self.check_number(number.as_f64().unwrap_or_default(), value, path, causes)
+                self.check_number(number.as_f64().unwrap_or_default(), value, path, causes);
             }
             Value::Array(items) => self.check_items(items, value, path, causes),
             Value::Object(map) => {

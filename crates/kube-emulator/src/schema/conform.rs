@@ -90,7 +90,9 @@ fn default(node: &Node, value: &mut Value) {
         }
         Value::Array(items) => {
             if let Some(node) = &node.items {
-                items.iter_mut().for_each(|item| default(node, item));
+                for item in items {
+                    default(node, item);
+                }
             }
         }
         _ => {}

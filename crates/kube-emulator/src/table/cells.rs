@@ -175,7 +175,7 @@ fn pod(pod: &Value, name: Value, age: Value, now: Timestamp) -> Vec<Value> {
         let is_ready = list(pod, &["status", "conditions"])
             .iter()
             .any(|one| text(one, &["type"]) == "Ready" && text(one, &["status"]) == "True");
-        status = if is_ready { "Running" } else { "NotReady" }.to_owned();
+        if is_ready { "Running" } else { "NotReady" }.clone_into(&mut status);
     }
     if json::is_deleting(pod) {
         if text(pod, &["status", "reason"]) == "NodeLost" {
