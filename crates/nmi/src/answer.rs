@@ -168,6 +168,18 @@ impl Refusal {
         }
     }
 
+    /// 500: a request met a bug of ours, which the log has. Clients try again.
+    pub(crate) fn bug() -> Self {
+        Self {
+            error: "unknown",
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "The agent of this node failed on this request",
+            )
+        }
+    }
+
     /// The answer: a JSON object with `error` and `error_description`, the reason code at the end of the latter.
     pub(crate) fn answer(&self) -> Answer {
         let text = if is_verbatim(self.reason) {

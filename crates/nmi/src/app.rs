@@ -5,7 +5,7 @@
 //! ```
 //! The rest stays until the last request is answered, because requests wait for watches and for the broker.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use podid_broker::Broker;
 use podid_core::Policy;
 use podid_core::decide::Mode;
 use podid_kernel::attest::{Attestor, Places};
-use podid_kernel::redirect::{self, LocalRoute, SelfTest};
+use podid_kernel::redirect::Interception;
 use podid_rt::clock::Clock;
 use podid_rt::probes::Probes;
 use podid_rt::readiness::Readiness;
@@ -38,7 +38,7 @@ use crate::log::Refusals;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::rate::{RateLimit, Rates};
-use crate::redirect::Redirect;
+use crate::redirect::{Intercepted, Redirect, intercept};
 use crate::seen::{Assignments, Bindings, Exceptions, Identities, Pods, Watched};
 use crate::server::{Limits, Server};
 use crate::sources::{Sources, Upstream};
@@ -75,17 +75,15 @@ pub struct AppConfig {
 }
 
 /// Where pods' requests come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entrance {
     /// At an address of this node's own; port 0 takes a free one.
     Address(SocketAddr),
-    /// At the metadata address, which is intercepted.
-    LocalRoute {
-        /// The metadata service that pods ask.
-        target: SocketAddrV4,
-        /// The rules and the route.
-        route: LocalRoute,
-        /// Between two looks at them.
+    /// Where connections to the metadata address are led.
+    Intercepted {
+        /// The first of these that works is taken; the last one is not tried out.
+        ways: Vec<Interception>,
+        /// Between two looks at it.
         interval: Duration,
     },
 }
@@ -94,6 +92,7 @@ pub enum Entrance {
 pub struct App {
     config: AppConfig,
     listener: TcpListener,
+    way: Option<Intercepted>,
     probes: TcpListener,
     attestor: Option<Arc<Attestor>>,
     imds: Imds,
@@ -106,18 +105,17 @@ pub struct App {
 impl App {
     /// Closes the way to the real metadata service, then binds the sockets.
     pub async fn bind(config: AppConfig) -> anyhow::Result<Self> {
-        let listener = match config.entrance {
-            Entrance::Address(address) => TcpListener::bind(address)
-                .await
-                .with_context(|| format!("listen for pods on {address} (--listen)"))?,
-            Entrance::LocalRoute { target, route, .. } => {
+        let (listener, way) = match &config.entrance {
+            Entrance::Address(address) => {
+                let listener = TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("listen for pods on {address} (--listen)"))?;
+                (listener, None)
+            }
+            Entrance::Intercepted { ways, .. } => {
                 // Closed before open: from here on pods wait or are refused, whatever becomes of us.
-                let missing = route.install().context("intercept the metadata address")?;
-                if !missing.is_empty() {
-                    tracing::info!(parts = missing.len(), "the metadata address is intercepted");
-                }
-                let listener = redirect::listen(*target.ip(), target.port()).context("listen for pods")?;
-                TcpListener::from_std(listener).context("listen for pods")?
+                let (listener, way) = intercept(ways).await.context("intercept the metadata address")?;
+                (listener, Some(way))
             }
         };
         let address = listener
@@ -143,6 +141,7 @@ impl App {
         Ok(Self {
             config,
             listener,
+            way,
             probes,
             attestor,
             imds,
@@ -173,6 +172,7 @@ impl App {
         let Self {
             config,
             listener,
+            way,
             probes,
             attestor,
             imds,
@@ -237,24 +237,19 @@ impl App {
             }
         }
 
-        let self_test = match entrance {
-            Entrance::Address(_) => None,
-            Entrance::LocalRoute {
-                target,
-                route,
-                interval,
-            } => {
-                let self_test = SelfTest::new(target);
+        let (intercepted, early) = match (entrance, way) {
+            (Entrance::Intercepted { interval, .. }, Some(way)) => {
                 let redirect = Redirect {
-                    route,
-                    self_test: self_test.clone(),
+                    way: way.way,
+                    self_test: way.self_test.clone(),
                     interval,
                     guard: readiness.guard("redirect"),
                     metrics: Arc::clone(&metrics),
                 };
                 tasks.spawn("redirect", redirect.run(quiet.clone()));
-                Some(self_test)
+                (Some((way.way.asked(), way.self_test)), way.early)
             }
+            _ => (None, Vec::new()),
         };
 
         let handler = Arc::new(Handler {
@@ -292,7 +287,8 @@ impl App {
             limits,
             handler,
             metrics,
-            self_test,
+            intercepted,
+            early,
         };
         tasks.spawn("server", {
             let group = group.clone();

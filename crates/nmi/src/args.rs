@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use podid_core::Policy;
 use podid_core::decide::{Access, Ambiguous, ExceptionMatch as Match, Mode};
 use podid_kernel::attest::Places;
-use podid_kernel::redirect::LocalRoute;
+use podid_kernel::redirect::Interception as Way;
 use podid_rt::clock::Clock;
 use podid_rt::logging::LogArgs;
 use reqwest::Url;
@@ -20,6 +20,9 @@ use crate::server::Limits;
 
 /// The address at which every Azure SDK looks for the metadata service.
 pub const METADATA_IP: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// Port of the agent where it is not that of the metadata service. Source: aad-pod-identity v1.8.17, `--nmi-port`.
+pub const NMI_PORT: u16 = 2579;
 
 /// `podid-nmi`: the node agent.
 #[derive(Debug, Parser)]
@@ -62,14 +65,18 @@ pub struct NmiArgs {
     #[arg(long, env = "PODID_INTERCEPTION", value_enum, default_value_t = Interception::LocalRoute)]
     pub interception: Interception,
 
-    /// Address to listen on with `--interception none`; port 0 takes a free one
+    /// Address to listen on with --interception none or nft (there one of the node's own that pods can reach)
     #[arg(
         long,
         env = "PODID_LISTEN",
         value_name = "ADDR",
-        required_if_eq("interception", "none")
+        required_if_eq_any([("interception", "none"), ("interception", "nft")])
     )]
     pub listen: Option<SocketAddr>,
+
+    /// Port that the agent listens on when the port is rewritten
+    #[arg(long, env = "PODID_NMI_PORT", default_value_t = NMI_PORT)]
+    pub nmi_port: u16,
 
     /// What happens when the kernel does not confirm that a connection is the pod's own
     #[arg(long, env = "PODID_ATTESTATION", value_enum, default_value_t = Attestation::Enforce)]
@@ -203,8 +210,15 @@ pub struct UninstallArgs {
 /// How pods' requests get here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Interception {
-    /// Policy rules and a local route
+    /// The first of local-route+nft and local-route that passes the self-test
+    Auto,
+    /// Policy rules and a local route; takes port 80 of the node from programs on 0.0.0.0:80
     LocalRoute,
+    /// The same, and nf_tables rewrites the port, so that port 80 stays free
+    #[value(name = "local-route+nft")]
+    LocalRouteNft,
+    /// Policy rules, and nf_tables leads to an address of the node's own, which --listen names
+    Nft,
     /// Not at all; --listen names the address
     None,
 }
@@ -258,12 +272,13 @@ pub enum ExceptionMatch {
 
 impl NmiArgs {
     /// What the flags mean. Flags that only `run` itself needs are `_` here.
-    pub fn config(self, client: kube::Client, node: String) -> AppConfig {
+    pub fn config(self, client: kube::Client, node: String) -> anyhow::Result<AppConfig> {
         let Self {
             node: _,
             kubeconfig: _,
             interception,
             listen,
+            nmi_port,
             attestation,
             pod_netns_dir,
             metadata_ip,
@@ -288,16 +303,16 @@ impl NmiArgs {
             log: _,
         } = self;
         let target = SocketAddrV4::new(metadata_ip, metadata_port);
-        AppConfig {
+        Ok(AppConfig {
             client,
             node,
-            entrance: match (interception, listen) {
-                (Interception::None, Some(address)) => Entrance::Address(address),
-                // clap asks for --listen with none.
-                (Interception::None, None) => Entrance::Address(target.into()),
-                (Interception::LocalRoute, _) => Entrance::LocalRoute {
-                    target,
-                    route: local_route(metadata_ip, route_table, rule_preference),
+            entrance: match ways(interception, target, nmi_port, listen)? {
+                Ways::Nowhere(address) => Entrance::Address(address),
+                Ways::Of(ways) => Entrance::Intercepted {
+                    ways: ways
+                        .into_iter()
+                        .map(|way| placed(way, route_table, rule_preference))
+                        .collect(),
                     interval: check_interval,
                 },
             },
@@ -338,16 +353,48 @@ impl NmiArgs {
                 ..Limits::default()
             },
             clock: Clock::system(),
-        }
+        })
     }
 }
 
-/// The interception of `address`, in its own table and preferences or in those given.
-pub(crate) fn local_route(address: Ipv4Addr, table: Option<u32>, preference: Option<u32>) -> LocalRoute {
-    let route = LocalRoute::new(address);
+/// What `--interception` comes to.
+enum Ways {
+    /// The ways to try, best first.
+    Of(Vec<Way>),
+    /// Nothing is intercepted; this is where to listen.
+    Nowhere(SocketAddr),
+}
+
+fn ways(
+    interception: Interception,
+    target: SocketAddrV4,
+    port: u16,
+    listen: Option<SocketAddr>,
+) -> anyhow::Result<Ways> {
+    let routed = Way::local_route(target);
+    let rewritten = Way::local_route_and_port(target, port);
+    Ok(match (interception, listen) {
+        (Interception::Auto, _) => Ways::Of(vec![rewritten, routed]),
+        (Interception::LocalRoute, _) => Ways::Of(vec![routed]),
+        (Interception::LocalRouteNft, _) => Ways::Of(vec![rewritten]),
+        (Interception::Nft, Some(SocketAddr::V4(to)))
+            if !to.ip().is_loopback() && !to.ip().is_unspecified() =>
+        {
+            Ways::Of(vec![Way::node_address(target, to)])
+        }
+        (Interception::Nft, _) => anyhow::bail!(
+            "--interception nft needs --listen with an IPv4 address of the node's own that pods can reach"
+        ),
+        (Interception::None, Some(address)) => Ways::Nowhere(address),
+        (Interception::None, None) => anyhow::bail!("--interception none needs --listen"),
+    })
+}
+
+/// `way` in its own table and preferences or in those given.
+pub(crate) fn placed(way: Way, table: Option<u32>, preference: Option<u32>) -> Way {
     match (table, preference) {
-        (Some(table), Some(preference)) => route.at(table, preference),
-        _ => route,
+        (Some(table), Some(preference)) => way.at(table, preference),
+        _ => way,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The one place where the agent's parts are put together; it reads as a list and decides nothing.
 
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use podid_kernel::redirect::Interception;
 use podid_rt::logging;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
 
 use crate::app::App;
-use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, local_route};
+use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, placed};
 
 impl Nmi {
     /// Does what was asked for.
@@ -34,7 +36,7 @@ impl NmiArgs {
             .context("the node's name is needed to know its pods: --node (or PODID_NODE)")?;
         let client = client(self.kubeconfig.clone()).await?;
         let drain_deadline = self.drain_deadline;
-        let app = App::bind(self.config(client, node)).await?;
+        let app = App::bind(self.config(client, node)?).await?;
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
         let mut tasks = Tasks::new(stop.clone());
         announce(&app, stop, &tasks);
@@ -55,7 +57,9 @@ impl UninstallArgs {
             log,
         } = self;
         logging::init(&log)?;
-        let removed = local_route(metadata_ip, route_table, rule_preference)
+        // Removing takes whatever any way of interception put in place; the port does not matter.
+        let any = Interception::local_route(SocketAddrV4::new(metadata_ip, 80));
+        let removed = placed(any, route_table, rule_preference)
             .remove()
             .context("remove the interception")?;
         let parts: Vec<String> = removed.iter().map(ToString::to_string).collect();

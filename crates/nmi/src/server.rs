@@ -4,10 +4,12 @@
 //! accept ─▶ seat (in all, and per peer) ─▶ connection ─▶ requests one after the other ─▶ idle limit or stop ─▶ seat free
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -18,14 +20,14 @@ use podid_rt::stop::Stop;
 use podid_rt::tasks::Group;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer;
 use crate::body::BodyError;
 use crate::caller::Connection;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
-use crate::seats::{Seat, Seats};
+use crate::seats::Seats;
 
 /// What a client may take for a whole request head, and how long a connection may be idle between two requests.
 /// Clients keep connections for at least 60 s.
@@ -67,71 +69,108 @@ pub(crate) struct Server<S> {
     pub(crate) limits: Limits,
     pub(crate) handler: Arc<Handler<S>>,
     pub(crate) metrics: Arc<Metrics>,
-    /// The interception's test of itself, whose connections are no pod's.
-    pub(crate) self_test: Option<SelfTest>,
+    /// Where connections are intercepted: the address that pods ask, whatever address we accept on, and the
+    /// interception's test of itself, whose connections are no pod's.
+    pub(crate) intercepted: Option<(SocketAddrV4, SelfTest)>,
+    /// Who came before there was a server.
+    pub(crate) early: Vec<(TcpStream, SocketAddr)>,
 }
 
 impl<S: Source> Server<S> {
     /// Accepts until told to stop, then returns when every connection has finished the request it was at.
     /// Connections are work of `group`.
-    pub(crate) async fn run(self, group: Group, stop: Stop) {
-        let most = self.limits.connections;
-        let all = self.accept_all(&group, &stop).await;
-        // The listener is closed by now. Each connection holds a permit until it ends.
-        let _ended = all.acquire_many(u32::try_from(most).unwrap_or(u32::MAX)).await;
-    }
-
-    async fn accept_all(self, group: &Group, stop: &Stop) -> Arc<Semaphore> {
-        let Self {
-            listener,
-            limits,
-            handler,
-            metrics,
-            self_test,
-        } = self;
-        let all = Arc::new(Semaphore::new(limits.connections));
-        let refusals = Arc::new(Semaphore::new(REFUSALS));
-        let seats = Seats::new(limits.per_peer);
+    pub(crate) async fn run(mut self, group: Group, stop: Stop) {
+        let doorman = Doorman {
+            all: Arc::new(Semaphore::new(self.limits.connections)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            seats: Seats::new(self.limits.per_peer),
+            group,
+            stop,
+        };
+        for (stream, peer) in std::mem::take(&mut self.early) {
+            let Ok(permit) = Arc::clone(&doorman.all).acquire_owned().await else {
+                break;
+            };
+            self.admit(&doorman, stream, peer, permit);
+        }
         loop {
             let accepted = tokio::select! {
-                () = stop.requested() => return all,
-                accepted = accept(&listener, &all) => accepted,
+                () = doorman.stop.requested() => break,
+                accepted = accept(&self.listener, &doorman.all) => accepted,
             };
-            let Some((stream, peer, permit)) = accepted else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
-            if let Some(nonce) = self_test.as_ref().and_then(|test| test.answer(peer)) {
-                group.spawn(async move {
-                    let mut stream = stream;
-                    // Whoever tests says so when it gets no answer.
-                    let _gone = stream.write_all(&nonce).await;
-                    drop(permit);
-                });
-                continue;
+            match accepted {
+                Some((stream, peer, permit)) => self.admit(&doorman, stream, peer, permit),
+                None => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
-            let Ok(local) = stream.local_addr() else { continue };
-            let Some(seat) = seats.take(peer.ip()) else {
-                metrics.connections_refused.inc();
-                if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                    group.spawn(async move {
-                        refuse(stream).await;
-                        drop(permit);
-                    });
-                }
-                continue;
-            };
-            // Small answers must not wait for a delayed acknowledgement.
-            let _best_effort = stream.set_nodelay(true);
-            let connection = Connection::new(canonical(peer), canonical(local));
-            let (handler, metrics, stop) = (Arc::clone(&handler), Arc::clone(&metrics), stop.clone());
-            group.spawn(async move {
-                metrics.connections.inc();
-                serve(stream, connection, seat, handler, stop).await;
-                metrics.connections.dec();
+        }
+        let most = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
+        // Closes the listener. Each connection holds a permit until it ends.
+        drop(self);
+        let _ended = doorman.all.acquire_many(most).await;
+    }
+
+    fn admit(&self, doorman: &Doorman, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        if let Some(nonce) = self.intercepted.as_ref().and_then(|(_, test)| test.answer(peer)) {
+            doorman.group.spawn(async move {
+                let mut stream = stream;
+                // Whoever tests says so when it gets no answer.
+                let _gone = stream.write_all(&nonce).await;
                 drop(permit);
             });
+            return;
         }
+        let asked = match &self.intercepted {
+            Some((asked, _)) => SocketAddr::V4(*asked),
+            None => match stream.local_addr() {
+                Ok(local) => local,
+                // It is gone already.
+                Err(_) => return,
+            },
+        };
+        let Some(seat) = doorman.seats.take(peer.ip().to_canonical()) else {
+            self.metrics.connections_refused.inc();
+            if let Ok(turn) = Arc::clone(&doorman.refusals).try_acquire_owned() {
+                doorman.group.spawn(async move {
+                    refuse(stream).await;
+                    drop((turn, permit));
+                });
+            }
+            return;
+        };
+        // Small answers must not wait for a delayed acknowledgement.
+        let _best_effort = stream.set_nodelay(true);
+        let connection = Connection::new(canonical(peer), canonical(asked));
+        let (handler, stop) = (Arc::clone(&self.handler), doorman.stop.clone());
+        let counted = Counted::new(&self.metrics);
+        doorman.group.spawn(async move {
+            serve(stream, connection, handler, stop).await;
+            drop((counted, seat, permit));
+        });
+    }
+}
+
+/// Who may come in, and who looks after them.
+struct Doorman {
+    all: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    seats: Seats,
+    group: Group,
+    stop: Stop,
+}
+
+/// One open connection, as it is counted.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
     }
 }
 
@@ -139,7 +178,7 @@ impl<S: Source> Server<S> {
 async fn accept(
     listener: &TcpListener,
     all: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(all).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, permit)),
@@ -150,19 +189,19 @@ async fn accept(
     }
 }
 
-async fn serve<S: Source>(
-    stream: TcpStream,
-    connection: Connection,
-    seat: Seat,
-    handler: Arc<Handler<S>>,
-    stop: Stop,
-) {
+async fn serve<S: Source>(stream: TcpStream, connection: Connection, handler: Arc<Handler<S>>, stop: Stop) {
     let peer = connection.peer();
     let connection = Arc::new(connection);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
         let request = request.map(|body| body.map_err(broken as fn(_) -> _));
-        async move { Ok::<_, Infallible>(handler.answer(&connection, request).await) }
+        async move {
+            // One request's bug is that request's trouble; others of the connection, and the connection, go on.
+            let answered = AssertUnwindSafe(handler.answer(&connection, request))
+                .catch_unwind()
+                .await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(|_| answer::Refusal::bug().answer()))
+        }
     });
     let mut http = std::pin::pin!(
         hyper::server::conn::http1::Builder::new()
@@ -183,7 +222,6 @@ async fn serve<S: Source>(
         // A port scan, a client that went away, a probe that only connects: nothing to act on.
         tracing::debug!(%peer, %error, "connection ended early");
     }
-    drop(seat);
 }
 
 fn broken(error: hyper::Error) -> BodyError {

@@ -44,7 +44,7 @@ impl Agent {
             &endpoint,
         ];
         let nmi = Nmi::try_parse_from(usual.iter().chain(flags)).unwrap();
-        let app = App::bind(nmi.run.config(cluster.client.clone(), NODE.to_owned()))
+        let app = App::bind(nmi.run.config(cluster.client.clone(), NODE.to_owned()).unwrap())
             .await
             .unwrap();
         let (address, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
