@@ -85,7 +85,7 @@ impl App {
             client,
             arm,
             probes,
-            address,
+            address: _,
             readiness,
         } = self;
         let world = World::new();
@@ -144,7 +144,7 @@ impl App {
             reconciler.run(all_synced, first_round, tasks.stop().clone()),
         );
 
-        let service = Probes::new(readiness.clone(), registry).service();
+        let service = Probes::new(readiness, registry).service();
         let (group, stop) = (tasks.group(), tasks.stop().clone());
         tasks.spawn("probes", serve(probes, None, service, group, stop));
     }

@@ -32,7 +32,7 @@ async fn what_others_change_or_delete_is_put_right() {
         let identity = identities.get_opt("x").await.unwrap().map(|object| object.spec);
         let binding = bindings.get("x").await.unwrap();
         let exception = exceptions.get("ex").await.unwrap();
-        let labels = exception.spec.pod_labels.clone().unwrap_or_default();
+        let labels = exception.spec.pod_labels.unwrap_or_default();
         let right = identity
             .as_ref()
             .is_some_and(|spec| spec.client_id.as_deref() == Some(CLIENT_ID))
