@@ -83,6 +83,7 @@ async fn what_was_refused_makes_room_before_what_is_good() {
     });
     let one = identity("ns", 1);
     world.ask(&one).await.unwrap();
+    sleep(Duration::from_secs(2)).await;
     for n in 0..40 {
         world
             .ask_for(&one, &format!("https://{n}.example"))
