@@ -65,13 +65,18 @@ impl Serialize for Id {
 impl TokenBody<'_> {
     /// 200 with this body.
     pub(crate) fn answer(&self) -> Answer {
-        // The token, and at most 400 bytes of names and numbers: one allocation.
-        json(
-            StatusCode::OK,
-            self,
-            self.access_token.len() + self.resource.len() + 400,
-        )
+        json(StatusCode::OK, self, self.room())
     }
+
+    /// The token, and at most 400 bytes of names and numbers: one allocation.
+    fn room(&self) -> usize {
+        self.access_token.len() + self.resource.len() + 400
+    }
+}
+
+/// 200 with a list of tokens, one a tenant.
+pub(crate) fn several(bodies: &[TokenBody<'_>]) -> Answer {
+    json(StatusCode::OK, bodies, bodies.iter().map(TokenBody::room).sum())
 }
 
 #[derive(Serialize)]
@@ -215,7 +220,7 @@ impl Refusal {
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize, room: usize) -> Answer {
+fn json(status: StatusCode, body: &(impl Serialize + ?Sized), room: usize) -> Answer {
     let mut text = Vec::with_capacity(room);
     serde_json::to_writer(&mut text, body).expect("strings are always JSON, and memory takes them");
     let mut answer = Response::new(AnswerBody::from(text));

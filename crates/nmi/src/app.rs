@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use podid_api::names::NODE_NAME_LABEL;
-use podid_azure::Imds;
+use podid_azure::{Authorities, Entra, Imds, TlsRoots, WallClock};
 use podid_broker::Broker;
 use podid_core::Policy;
 use podid_core::decide::Mode;
@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::rate::{RateLimit, Rates};
 use crate::redirect::{Intercepted, Redirect, intercept};
+use crate::secrets::Secrets;
 use crate::seen::{Assignments, Bindings, Exceptions, Identities, Pods, Watched};
 use crate::server::{Limits, Server};
 use crate::sources::{Sources, Upstream};
@@ -58,6 +59,10 @@ pub struct AppConfig {
     pub places: Places,
     /// The node's real metadata service.
     pub imds_endpoint: Url,
+    /// Which authorities may be asked for tokens of service principals.
+    pub authorities: Authorities,
+    /// What is trusted beside the system's certificates when they are asked.
+    pub roots: TlsRoots,
     /// Where tokens of managed identities come from.
     pub msi_source: MsiSource,
     /// Where probes and metrics are served; port 0 takes a free one.
@@ -96,6 +101,7 @@ pub struct App {
     probes: TcpListener,
     attestor: Option<Arc<Attestor>>,
     imds: Imds,
+    entra: Option<Entra>,
     forward: Forward,
     address: SocketAddr,
     probe_address: SocketAddr,
@@ -135,8 +141,17 @@ impl App {
             }
         };
         let clock = config.clock.clone();
-        let imds = Imds::new(&config.imds_endpoint, Arc::new(move || clock.unix_secs()))
-            .context("make a client of the metadata service")?;
+        let wall: WallClock = Arc::new(move || clock.unix_secs());
+        let entra = Entra::new(config.authorities.clone(), &config.roots, Arc::clone(&wall))
+            .inspect_err(|error| {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "no client of Entra could be made; service principals get no tokens"
+                );
+            })
+            .ok();
+        let imds = Imds::new(&config.imds_endpoint, wall).context("make a client of the metadata service")?;
         let forward = Forward::new(config.imds_endpoint.clone()).context("prepare passing through")?;
         Ok(Self {
             config,
@@ -145,6 +160,7 @@ impl App {
             probes,
             attestor,
             imds,
+            entra,
             forward,
             address,
             probe_address,
@@ -176,6 +192,7 @@ impl App {
             probes,
             attestor,
             imds,
+            entra,
             forward,
             address: _,
             probe_address: _,
@@ -188,6 +205,8 @@ impl App {
             attestation,
             places: _,
             imds_endpoint: _,
+            authorities: _,
+            roots: _,
             msi_source,
             probe_listen: _,
             policy,
@@ -202,7 +221,11 @@ impl App {
         let group = tasks.group();
         let flights = group.clone();
         let broker = Broker::new(
-            Upstream { imds },
+            Upstream {
+                imds,
+                entra,
+                secrets: Secrets(client.clone()),
+            },
             {
                 let clock = clock.clone();
                 Arc::new(move || clock.unix_secs())

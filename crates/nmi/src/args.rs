@@ -2,10 +2,12 @@
 //! from `PODID_<FLAG>`.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use podid_azure::{Authorities, Authority, Cloud, TlsRoots};
 use podid_core::Policy;
 use podid_core::decide::{Access, Ambiguous, ExceptionMatch as Match, Mode};
 use podid_kernel::attest::Places;
@@ -101,6 +103,27 @@ pub struct NmiArgs {
     /// Where tokens of managed identities come from that do not say so themselves
     #[arg(long, env = "PODID_MSI_SOURCE", value_enum, default_value_t = MsiSource::Imds)]
     pub msi_source: MsiSource,
+
+    /// Cloud, for the authority that service principals are known to
+    #[arg(long, env = "PODID_CLOUD", value_name = "NAME", default_value = Cloud::Public.name())]
+    pub cloud: Cloud,
+
+    /// Authority that is asked for tokens of service principals; the cloud's when not given
+    #[arg(long, env = "AZURE_AUTHORITY_HOST", value_name = "URL")]
+    pub authority_host: Option<Authority>,
+
+    /// Another authority that identities may name; may be given more than once
+    #[arg(
+        long = "allow-authority",
+        env = "PODID_ALLOW_AUTHORITY",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub allow_authority: Vec<Authority>,
+
+    /// Certificates (PEM) to trust beside the system's when asking an authority
+    #[arg(long, env = "SSL_CERT_FILE", value_name = "PATH")]
+    pub ca_file: Option<PathBuf>,
 
     /// Where the identities of a pod come from: bindings of its namespace, or AzureAssignedIdentity
     #[arg(long, env = "PODID_OPERATION_MODE", value_enum, ignore_case = true, default_value_t = OperationMode::Managed)]
@@ -285,6 +308,10 @@ impl NmiArgs {
             metadata_port,
             imds_endpoint,
             msi_source,
+            cloud,
+            authority_host,
+            allow_authority,
+            ca_file,
             operation_mode,
             force_namespaced,
             http_probe_port,
@@ -319,6 +346,8 @@ impl NmiArgs {
             attestation,
             places: pod_netns_dir.map_or_else(Places::proc, Places::Folder),
             imds_endpoint,
+            authorities: authorities(cloud, authority_host, allow_authority)?,
+            roots: roots(ca_file.as_deref())?,
             msi_source,
             probe_listen: probe_listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, http_probe_port).into()),
             policy: Policy {
@@ -355,6 +384,28 @@ impl NmiArgs {
             clock: Clock::system(),
         })
     }
+}
+
+fn authorities(
+    cloud: Cloud,
+    host: Option<Authority>,
+    allowed: Vec<Authority>,
+) -> anyhow::Result<Authorities> {
+    let default = match host {
+        Some(host) => host,
+        None => cloud.authority().parse()?,
+    };
+    Ok(allowed
+        .into_iter()
+        .fold(Authorities::new(default), Authorities::allow))
+}
+
+fn roots(file: Option<&Path>) -> anyhow::Result<TlsRoots> {
+    let Some(path) = file else {
+        return Ok(TlsRoots::default());
+    };
+    let read = || anyhow::Ok(TlsRoots::from_pem(&std::fs::read(path)?)?);
+    read().with_context(|| format!("read the certificates in {} (--ca-file)", path.display()))
 }
 
 /// What `--interception` comes to.

@@ -14,7 +14,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Body;
-use podid_broker::{Lookup, SharedBroker, Source, TokenError};
+use podid_broker::{Lookup, SharedBroker, Source, TokenError, Via};
 use podid_core::ask::TOKEN_PATH;
 use podid_core::decide::{Access, Question};
 use podid_core::reason::Waits;
@@ -26,7 +26,7 @@ use podid_rt::clock::Clock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::answer::{Answer, Digits, Id, Refusal, TokenBody};
+use crate::answer::{self, Answer, Digits, Id, Refusal, TokenBody};
 use crate::body::BodyError;
 use crate::caller::{Callers, Connection, NotGranted};
 use crate::forward::Forward;
@@ -165,14 +165,25 @@ impl<S: Source> Handler<S> {
                     Reason::SourceUnsupported,
                     identity.object.to_string(),
                 )),
-                Ok(token) => {
+                Ok((token, more)) => {
                     tracing::debug!(
                         pod = %pod.id.object,
                         identity = %identity.object,
                         resource = &*request.resource,
                         "token issued"
                     );
-                    Ok(self.body(&token, &identity, &request))
+                    let body = |token| self.body(token, &identity, &request);
+                    Ok(if more.is_empty() {
+                        body(&token).answer()
+                    } else {
+                        // Source: aad-pod-identity v1.8.17: one for each tenant, the primary one first.
+                        answer::several(
+                            &std::iter::once(&token)
+                                .chain(&more)
+                                .map(|token| body(token))
+                                .collect::<Vec<_>>(),
+                        )
+                    })
                 }
             };
             return Ended {
@@ -333,18 +344,35 @@ impl<S: Source> Handler<S> {
         }
     }
 
+    /// The token, and those of further tenants where the identity has some.
     async fn fetch(
         &self,
         pod: &Arc<Pod>,
         identity: &Arc<Identity>,
         request: &TokenRequest<'_>,
         deadline: Instant,
+    ) -> Result<(Arc<AccessToken>, Vec<Arc<AccessToken>>), NotFetched> {
+        let via = self.sources.via(identity).ok_or(NotFetched::Unsupported)?;
+        let token = self.fetch_by(&via, pod, identity, request, deadline).await?;
+        let mut more = Vec::new();
+        for via in Sources::auxiliary(identity) {
+            more.push(self.fetch_by(&via, pod, identity, request, deadline).await?);
+        }
+        Ok((token, more))
+    }
+
+    async fn fetch_by(
+        &self,
+        via: &Via,
+        pod: &Pod,
+        identity: &Arc<Identity>,
+        request: &TokenRequest<'_>,
+        deadline: Instant,
     ) -> Result<Arc<AccessToken>, NotFetched> {
-        let via = self.sources.via(identity, pod).ok_or(NotFetched::Unsupported)?;
         let lookup = Lookup {
             identity,
             resource: &request.resource,
-            via: &via,
+            via,
         };
         if let Some(token) = self.broker.lookup(lookup) {
             return Ok(token);
@@ -372,7 +400,12 @@ impl<S: Source> Handler<S> {
         Ok(token)
     }
 
-    fn body(&self, token: &AccessToken, identity: &Identity, request: &TokenRequest<'_>) -> Answer {
+    fn body<'a>(
+        &self,
+        token: &'a AccessToken,
+        identity: &Identity,
+        request: &'a TokenRequest<'_>,
+    ) -> TokenBody<'a> {
         let now = self.clock.unix_secs();
         let left = Digits(token.expires_in(now));
         TokenBody {
@@ -385,7 +418,6 @@ impl<S: Source> Handler<S> {
             resource: &request.resource,
             token_type: &token.token_type,
         }
-        .answer()
     }
 }
 

@@ -22,6 +22,7 @@ mod rate;
 mod redirect;
 mod run;
 mod seats;
+mod secrets;
 mod seen;
 mod server;
 mod sources;

@@ -1,12 +1,15 @@
 //! By which way the tokens of an identity are obtained, and the ways there are. It decides nothing about who may have
 //! one, and keeps none.
 
-use podid_azure::Imds;
+use std::sync::Arc;
+
 use podid_azure::imds::Who;
+use podid_azure::{Endpoint, Entra, Imds, Proof, TokenAsk};
 use podid_broker::{Key, Source, Via};
-use podid_core::{AccessToken, Credential, Identity, Pod, Retry, SourceError, TokenSource, TroubleKind};
+use podid_core::{AccessToken, Credential, Identity, Retry, SourceError, TokenSource, TroubleKind};
 
 use crate::args::MsiSource;
+use crate::secrets::Secrets;
 
 /// Which way for which identity.
 #[derive(Clone, Copy, Debug)]
@@ -17,18 +20,35 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// The way for `identity`; none when this agent has none.
-    pub(crate) fn via(self, identity: &Identity, _pod: &Pod) -> Option<Via> {
+    pub(crate) fn via(self, identity: &Identity) -> Option<Via> {
         match &identity.credential {
-            Credential::Managed(TokenSource::Imds) => Some(Via::Imds),
-            Credential::Managed(TokenSource::AgentDefault) => match self.msi {
-                MsiSource::Imds => Some(Via::Imds),
-                MsiSource::Federation => None,
+            Credential::Managed(source) => match (source, self.msi) {
+                (TokenSource::Imds, _) | (TokenSource::AgentDefault, MsiSource::Imds) => Some(Via::Imds),
+                // An exchange of the pod's service-account token at Entra: not there yet.
+                (TokenSource::Federation, _) | (TokenSource::AgentDefault, MsiSource::Federation) => None,
             },
-            // Federation and service principals need Entra.
-            Credential::Managed(TokenSource::Federation)
-            | Credential::ClientSecret { .. }
-            | Credential::ClientCertificate { .. } => None,
+            Credential::ClientSecret { tenant, .. } | Credential::ClientCertificate { tenant, .. } => {
+                Some(of_tenant(tenant))
+            }
         }
+    }
+
+    /// The ways for the further tenants in which `identity` is known, in the order in which they are written.
+    pub(crate) fn auxiliary(identity: &Identity) -> impl Iterator<Item = Via> {
+        let tenants = match &identity.credential {
+            Credential::ClientSecret {
+                auxiliary_tenants, ..
+            } => auxiliary_tenants.as_slice(),
+            Credential::Managed(_) | Credential::ClientCertificate { .. } => &[],
+        };
+        tenants.iter().map(of_tenant)
+    }
+}
+
+fn of_tenant(tenant: &Arc<str>) -> Via {
+    Via::Credential {
+        tenant: Arc::clone(tenant),
+        secret_version: None,
     }
 }
 
@@ -36,18 +56,63 @@ impl Sources {
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
     pub(crate) imds: Imds,
+    /// None where no client could be made, which was logged.
+    pub(crate) entra: Option<Entra>,
+    pub(crate) secrets: Secrets,
 }
 
 impl Source for Upstream {
     async fn fetch(&self, key: &Key) -> Result<AccessToken, SourceError> {
         match &key.via {
             Via::Imds => Ok(self.imds.token(Who::of(&key.identity)?, &key.resource).await?),
-            Via::Credential { .. } | Via::Federation { .. } => Err(SourceError::new(
-                "source_unsupported",
-                TroubleKind::Refused,
-                Retry::Never,
-                format!("tokens by {} cannot be obtained by this agent", key.via.code()),
-            )),
+            Via::Credential { tenant, .. } => self.principal(key, tenant).await,
+            Via::Federation { .. } => Err(unsupported("federation is not there yet")),
         }
     }
+}
+
+impl Upstream {
+    async fn principal(&self, key: &Key, tenant: &str) -> Result<AccessToken, SourceError> {
+        let entra = self.entra.as_ref().ok_or_else(|| {
+            unsupported("the agent has no client of Entra, probably for lack of system certificates")
+        })?;
+        let client_id = key
+            .identity
+            .client_id
+            .ok_or_else(|| unsupported("the AzureIdentity has no client id"))?;
+        let (secret, certificate);
+        let (authority, proof) = match &key.identity.credential {
+            Credential::ClientSecret {
+                secret: name,
+                authority,
+                ..
+            } => {
+                secret = self.secrets.client_secret(name).await?;
+                (authority, Proof::Secret(&secret))
+            }
+            Credential::ClientCertificate {
+                secret: name,
+                authority,
+                ..
+            } => {
+                certificate = self.secrets.certificate(name).await?;
+                (authority, Proof::Certificate(&certificate))
+            }
+            Credential::Managed(_) => return Err(unsupported("a managed identity has no credential")),
+        };
+        let ask = TokenAsk {
+            authority: authority.as_deref(),
+            tenant,
+            client_id,
+            resource: &key.resource,
+            // As the original did: a resource is not always one that the newer endpoint takes.
+            endpoint: Endpoint::V1,
+            proof,
+        };
+        Ok(entra.token(ask).await?)
+    }
+}
+
+fn unsupported(why: &str) -> SourceError {
+    SourceError::new("source_unsupported", TroubleKind::Refused, Retry::Never, why)
 }

@@ -794,3 +794,32 @@ async fn an_identity_that_loses_its_ids_is_absent_and_comes_back() {
     tokio::task::yield_now().await;
     assert_eq!(node.get("10.0.0.1", &at).await.token(), "head.one.tail");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_principal_of_several_tenants_gets_a_list_and_federation_says_that_it_is_not_there() {
+    let mut node = plain();
+    node.identities.apply(seen(json!({
+        "metadata": { "name": "two", "namespace": "shop" },
+        "spec": {
+            "type": 1, "clientID": TWO, "tenantID": "contoso.com", "auxiliaryTenantIDs": ["a.example", "b.example"],
+            "clientPassword": { "name": "s" },
+        },
+    })));
+    node.identities.apply(seen(json!({
+        "metadata": { "name": "one", "namespace": "shop", "annotations": { "podid.dev/source": "federation" } },
+        "spec": { "clientID": ONE },
+    })));
+    tokio::task::yield_now().await;
+    let got = node.get("10.0.0.2", &format!("{T}{Q}&client_id={TWO}")).await;
+    let tokens = got.body.as_array().unwrap();
+    assert!(
+        tokens.len() == 3 && tokens.iter().all(|token| token["client_id"] == TWO),
+        "{tokens:?}"
+    );
+    assert_eq!(node.calls(), 3);
+    let refused = node.get("10.0.0.1", &format!("{T}{Q}")).await;
+    assert_eq!(
+        (refused.error(), refused.reason()),
+        ((400, "invalid_request"), "source_unsupported")
+    );
+}

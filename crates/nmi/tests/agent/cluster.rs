@@ -1,6 +1,6 @@
 //! An emulated Kubernetes with our kinds, and what the tests put there.
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
@@ -97,6 +97,16 @@ impl Cluster {
     pub(crate) async fn identity(&self, namespace: &str, name: &str, client_id: &str) {
         self.put::<AzureIdentity>(namespace, name, json!({ "clientID": client_id }))
             .await;
+    }
+
+    /// A service principal with a secret (type 1), and the Secret.
+    pub(crate) async fn principal(&self, name: &str, client_id: &str, tenant: &str, secret: &str) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), "shop");
+        let object = json!({ "metadata": { "name": name }, "stringData": { "clientSecret": secret } });
+        let object = serde_json::from_value(object).unwrap();
+        secrets.create(&PostParams::default(), &object).await.unwrap();
+        let spec = json!({ "type": 1, "clientID": client_id, "tenantID": tenant, "clientPassword": { "name": name } });
+        self.put::<AzureIdentity>("shop", name, spec).await;
     }
 
     pub(crate) async fn binding(&self, namespace: &str, name: &str, selector: &str, identity: &str) {

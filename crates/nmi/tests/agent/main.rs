@@ -13,4 +13,5 @@ mod cluster;
 mod conduct;
 mod imds;
 mod node;
+mod principals;
 mod wire;
