@@ -1,5 +1,7 @@
 //! What the CRDs let through and what they refuse, their rules run by a CEL evaluator.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test helpers")]
+
 use kube_cel::{Validator, compile_schema};
 use podid_api::crd;
 use podid_core::IdentityResourceId;

@@ -1,5 +1,7 @@
 //! Objects as the original, MIC and people wrote them: they are read, and written back under the same names.
 
+#![expect(clippy::unwrap_used, reason = "test helpers")]
+
 use kube::Resource;
 use podid_api::{
     AssignedState, AzureAssignedIdentity, AzureIdentity, AzureIdentityBinding, AzurePodIdentityException,

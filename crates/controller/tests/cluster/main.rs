@@ -1,5 +1,6 @@
 //! The whole controller against the embedded API server, both in process, each test with a cluster of its own.
 
+mod assignment;
 mod drift;
 mod profile;
 mod world;

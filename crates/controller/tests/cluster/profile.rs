@@ -142,7 +142,7 @@ async fn a_profile_deleted_while_no_controller_runs_leaves_nothing_once_one_does
         .create(&PostParams::default(), &left)
         .await
         .unwrap();
-    let world = world.start_controller().await;
+    let world = world.start_controller(None).await;
     world.until_objects(&[]).await;
 }
 

@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use podid_api::profile::EntryStatus;
 use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile};
+use podid_azure::arm::Arm;
 use podid_controller::{App, AppConfig};
 use podid_kube_emulator as kube_emulator;
 use podid_rt::stop::Stop;
@@ -58,7 +59,7 @@ impl World {
     /// A cluster with a controller in it.
     pub(crate) async fn new() -> Self {
         let world = Self::without_controller().await;
-        world.start_controller().await
+        world.start_controller(None).await
     }
 
     /// A cluster in which podid's kinds are installed.
@@ -89,11 +90,11 @@ impl World {
         }
     }
 
-    /// Starts a controller, and waits until it is ready.
-    pub(crate) async fn start_controller(mut self) -> Self {
+    /// Starts a controller, which assigns identities by `arm` if there is one, and waits until it is ready.
+    pub(crate) async fn start_controller(mut self, arm: Option<Arm>) -> Self {
         let app = App::bind(AppConfig {
             client: self.client.clone(),
-            arm: None,
+            arm,
             probe_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         })
         .await
