@@ -28,6 +28,13 @@ pub(crate) fn whole(status: StatusCode, content_type: &'static str, body: impl I
     answer
 }
 
+/// No body.
+pub(crate) fn nothing() -> Answer {
+    let mut answer = Response::new(Full::default().boxed_unsync());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
 /// A JSON body.
 pub(crate) fn json(status: StatusCode, value: &Value) -> Answer {
     text(status, json::bytes(value))
@@ -53,6 +60,9 @@ pub(crate) fn stream(
 
 /// An error.
 pub(crate) fn error(error: &ApiError) -> Answer {
+    if let Some(text) = error.plain_text() {
+        return whole(error.code, "text/plain; charset=utf-8", text);
+    }
     let mut answer = json(error.code, &error.to_status());
     if error.code == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer realm=\"kubernetes\"");

@@ -143,7 +143,7 @@ fn shown(manager: &Manager) -> String {
         text = format!("{text} with subresource {:?}", writer.subresource);
     }
     if writer.operation == Operation::Update {
-        text = format!("{text} using {} at {}", writer.api_version, manager.time);
+        text = format!("{text} using {}", writer.api_version);
     }
     text
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, operators};
 use kube_cel::{CompilationError, CompiledSchema, ErrorKind, Validator, compile_schema};
 use serde_json::Value;
 
@@ -36,9 +36,6 @@ const FUNCTIONS: &[&str] = &[
     "double",
     "int",
     "uint",
-    "bool",
-    "dyn",
-    "type",
     "optional.none",
     "optional.of",
     "optional.ofNonZeroValue",
@@ -154,9 +151,6 @@ const FUNCTIONS: &[&str] = &[
     "format.uuid",
 ];
 
-/// Of these, the ones whose evaluation was tried and fails in the versions used (cel 0.13 has no `bool`, `dyn`, `type`).
-const MISSING: &[&str] = &["bool", "dyn", "type"];
-
 impl Rules {
     /// Compiles the rules of an `openAPIV3Schema`.
     pub(crate) fn compile(schema: &Value) -> Result<Self, SchemaError> {
@@ -244,7 +238,7 @@ fn refuse_what_cannot_run(schema: &Value, path: &str, any: &mut bool) -> Result<
             if text.is_empty() && field == "messageExpression" {
                 continue;
             }
-            check_expression(text).map_err(|why| SchemaError {
+            check_expression(text, schema).map_err(|why| SchemaError {
                 path: format!("{path}.x-kubernetes-validations[{index}].{field}"),
                 why: format!("Invalid value: {text:?}: compilation failed: {why}"),
             })?;
@@ -287,81 +281,133 @@ fn refuse_what_cannot_run(schema: &Value, path: &str, any: &mut bool) -> Result<
     Ok(())
 }
 
-fn check_expression(text: &str) -> Result<(), String> {
+/// A name that an expression may use, with the schema of its value as far as it is known.
+type Scope<'s> = Vec<(&'s str, Option<&'s Value>)>;
+
+/// Parses an expression and follows every name in it: `self` and `oldSelf` have this schema.
+fn check_expression(text: &str, schema: &Value) -> Result<(), String> {
     let program = kube_cel::cel::Program::compile(text).map_err(|error| error.to_string())?;
-    let mut scope = vec!["self", "oldSelf"];
-    check_names(program.expression(), &mut scope)
+    let mut scope = vec![("self", Some(schema)), ("oldSelf", Some(schema))];
+    check_names(program.expression(), &mut scope).map(drop)
 }
 
-fn check_names<'a>(expression: &'a IdedExpr, scope: &mut Vec<&'a str>) -> Result<(), String> {
+/// The schema of the expression's value, when it is known.
+fn check_names<'s>(expression: &'s IdedExpr, scope: &mut Scope<'s>) -> Result<Option<&'s Value>, String> {
     match &expression.expr {
-        Expr::Unspecified | Expr::Literal(_) => Ok(()),
-        Expr::Ident(name) => {
-            if name.starts_with('@') || scope.contains(&name.as_str()) {
-                Ok(())
-            } else {
-                Err(format!("undeclared reference to '{name}'"))
-            }
+        Expr::Unspecified | Expr::Literal(_) => Ok(None),
+        Expr::Ident(name) => match scope.iter().rev().find(|(one, _)| one == name) {
+            Some((_, schema)) => Ok(*schema),
+            None if name.starts_with('@') => Ok(None),
+            None => Err(format!("undeclared reference to '{name}'")),
+        },
+        Expr::Call(call) => check_call(call, scope),
+        Expr::Select(select) => {
+            let operand = check_names(&select.operand, scope)?;
+            operand.map_or(Ok(None), |schema| field_of(schema, &select.field))
         }
-        Expr::Call(call) => {
-            let name = call.func_name.as_str();
-            let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
-            let library = match call.target.as_deref() {
-                Some(IdedExpr {
-                    expr: Expr::Ident(library),
-                    ..
-                }) => Some(format!("{library}.{name}")).filter(|full| FUNCTIONS.contains(&full.as_str())),
-                _ => None,
-            };
-            if let Some(target) = call.target.as_deref().filter(|_| library.is_none()) {
-                check_names(target, scope)?;
+        Expr::List(list) => {
+            for element in &list.elements {
+                check_names(element, scope)?;
             }
-            let known = FUNCTIONS.contains(&name) && !MISSING.contains(&name);
-            if !operator && library.is_none() && !known {
-                return Err(format!("this API server cannot evaluate the function '{name}'"));
-            }
-            call.args
-                .iter()
-                .try_for_each(|argument| check_names(argument, scope))
+            Ok(None)
         }
-        Expr::Select(select) => check_names(&select.operand, scope),
-        Expr::List(list) => list
-            .elements
-            .iter()
-            .try_for_each(|element| check_names(element, scope)),
-        Expr::Map(map) => map
-            .entries
-            .iter()
-            .try_for_each(|entry| check_entry(&entry.expr, scope)),
+        Expr::Map(map) => {
+            for entry in &map.entries {
+                check_entry(&entry.expr, scope)?;
+            }
+            Ok(None)
+        }
         Expr::Struct(one) => Err(format!(
             "this API server cannot evaluate the type '{}'",
             one.type_name
         )),
         Expr::Comprehension(loops) => {
-            check_names(&loops.iter_range, scope)?;
+            let range = check_names(&loops.iter_range, scope)?;
             check_names(&loops.accu_init, scope)?;
             let depth = scope.len();
-            scope.push(&loops.iter_var);
-            scope.push(&loops.accu_var);
+            scope.push((&loops.iter_var, range.and_then(|schema| schema.get("items"))));
+            scope.push((&loops.accu_var, None));
             if let Some(second) = &loops.iter_var2 {
-                scope.push(second);
+                scope.push((second, None));
             }
-            let inner = [&loops.loop_cond, &loops.loop_step, &loops.result]
-                .into_iter()
-                .try_for_each(|inner| check_names(inner, scope));
+            for inner in [&loops.loop_cond, &loops.loop_step, &loops.result] {
+                check_names(inner, scope)?;
+            }
             scope.truncate(depth);
-            inner
+            Ok(None)
         }
     }
 }
 
-fn check_entry<'a>(entry: &'a EntryExpr, scope: &mut Vec<&'a str>) -> Result<(), String> {
+fn check_call<'s>(call: &'s CallExpr, scope: &mut Scope<'s>) -> Result<Option<&'s Value>, String> {
+    let name = call.func_name.as_str();
+    let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
+    let of_library = match call.target.as_deref() {
+        Some(IdedExpr {
+            expr: Expr::Ident(library),
+            ..
+        }) => FUNCTIONS.contains(&format!("{library}.{name}").as_str()),
+        _ => false,
+    };
+    if let Some(target) = call.target.as_deref().filter(|_| !of_library) {
+        check_names(target, scope)?;
+    }
+    if !operator && !of_library && !FUNCTIONS.contains(&name) {
+        return Err(format!("this API server cannot evaluate the function '{name}'"));
+    }
+    let mut first = None;
+    for (index, argument) in call.args.iter().enumerate() {
+        let schema = check_names(argument, scope)?;
+        if index == 0 {
+            first = schema;
+        }
+    }
+    if name != operators::INDEX {
+        return Ok(None);
+    }
+    Ok(first.and_then(|schema| schema.get("items").or_else(|| schema.get("additionalProperties"))))
+}
+
+fn check_entry<'s>(entry: &'s EntryExpr, scope: &mut Scope<'s>) -> Result<(), String> {
     match entry {
         EntryExpr::MapEntry(entry) => {
             check_names(&entry.key, scope)?;
-            check_names(&entry.value, scope)
+            check_names(&entry.value, scope).map(drop)
         }
-        EntryExpr::StructField(field) => check_names(&field.value, scope),
+        EntryExpr::StructField(field) => check_names(&field.value, scope).map(drop),
+    }
+}
+
+/// The schema of a field of an object; an error when the object has no such field.
+fn field_of<'s>(schema: &'s Value, name: &str) -> Result<Option<&'s Value>, String> {
+    let flag = |name: &str| schema.get(name).and_then(Value::as_bool).unwrap_or_default();
+    let open = flag("x-kubernetes-preserve-unknown-fields") || flag("x-kubernetes-embedded-resource");
+    // A schema without properties says nothing of fields, or is a map of them.
+    let Some(properties) = schema.get("properties") else {
+        return Ok(schema
+            .get("additionalProperties")
+            .filter(|schema| schema.is_object()));
+    };
+    match properties.get(unescaped(name)) {
+        Some(schema) => Ok(Some(schema)),
+        None if open || schema.get("additionalProperties").is_some() => Ok(None),
+        // Every object has these at its root.
+        None if matches!(name, "metadata" | "apiVersion" | "kind") => Ok(None),
+        None => Err(format!("undefined field '{name}'")),
+    }
+}
+
+/// A property's name from the name that rules must use for it. Source: the escaping of CEL in CRD validation.
+fn unescaped(name: &str) -> String {
+    let keyword = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
+    let keyword = keyword.filter(|word| !["underscores", "dot", "dash", "slash"].contains(word));
+    match keyword {
+        Some(word) => word.to_owned(),
+        None => name
+            .replace("__dot__", ".")
+            .replace("__dash__", "-")
+            .replace("__slash__", "/")
+            .replace("__underscores__", "__"),
     }
 }
 
@@ -404,6 +450,8 @@ mod tests {
             "self.a.fancy()",
             "other.a == 'x'",
             "self.l.all(x, y == 'a')",
+            "self.nope == 'a'",
+            "self.l.all(x, self.nope == x)",
             "cel.bind(x, self.a, x == 'a')",
             "type(self.a) == string",
             "authorizer.group('').resource('pods').check('get').allowed()",

@@ -33,16 +33,26 @@ pub(crate) fn default(crd: &mut Value) {
 pub(crate) fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<Cause>> {
     let mut causes = check(crd);
     let mut resources = Vec::new();
-    for (index, version) in list(crd, &["spec", "versions"]).iter().enumerate() {
+    let versions = list(crd, &["spec", "versions"]);
+    for (index, version) in versions.iter().enumerate() {
         let served = version.get("served").and_then(Value::as_bool).unwrap_or_default();
         match read(version) {
             Ok((schema, rules)) if served => resources.push(from_crd(crd, version, schema, rules)),
             Ok(_) => {}
-            Err(error) => causes.push(cause(
-                "FieldValueInvalid",
-                &format!("spec.versions[{index}].schema.{}", error.path),
-                error.why,
-            )),
+            Err(error) => {
+                // With one version, its schema counts as that of all.
+                let schema = match versions.len() {
+                    1 => "spec.validation".to_owned(),
+                    _ => format!("spec.versions[{index}].schema"),
+                };
+                let reason = match error.why.split(':').next() {
+                    Some("Required value") => "FieldValueRequired",
+                    Some("Forbidden") => "FieldValueForbidden",
+                    Some("Unsupported value") => "FieldValueNotSupported",
+                    _ => "FieldValueInvalid",
+                };
+                causes.push(cause(reason, &format!("{schema}.{}", error.path), error.why));
+            }
         }
     }
     if causes.is_empty() {

@@ -50,6 +50,12 @@ pub(crate) const REVIEWS: [(&str, &str, &str, &str); 6] = [
 
 /// `/version`.
 pub(crate) fn version() -> Value {
+    // Go's names.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     json!({
         "major": MAJOR,
         "minor": MINOR,
@@ -59,7 +65,7 @@ pub(crate) fn version() -> Value {
         "buildDate": "2026-11-01T00:00:00Z",
         "goVersion": "",
         "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+        "platform": format!("{}/{architecture}", std::env::consts::OS),
     })
 }
 
@@ -116,7 +122,7 @@ pub(crate) fn group_list(registry: &Registry) -> Value {
 /// `/apis/<group>`.
 pub(crate) fn group(registry: &Registry, name: &str) -> Result<Value, ApiError> {
     let groups = groups(registry);
-    let versions = groups.get(name).ok_or_else(ApiError::no_route)?;
+    let versions = groups.get(name).ok_or_else(ApiError::no_such_api)?;
     let mut entry = group_entry(name, versions);
     crate::json::set(&mut entry, &["kind"], "APIGroup");
     crate::json::set(&mut entry, &["apiVersion"], "v1");
@@ -191,7 +197,12 @@ pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> 
         }));
     }
     if resources.is_empty() {
-        return Err(ApiError::no_route());
+        // The core group is always there, whatever its version.
+        return Err(if group.is_empty() {
+            ApiError::no_route()
+        } else {
+            ApiError::no_such_api()
+        });
     }
     let group_version = if group.is_empty() {
         version.to_owned()

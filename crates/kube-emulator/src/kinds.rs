@@ -1,5 +1,6 @@
 //! The built-in kinds' own rules: defaults, what status a new object has, what may not change. Types are in `typed`.
 
+mod event;
 mod metadata;
 mod pod;
 
@@ -71,6 +72,18 @@ pub(crate) fn default(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// What is added to every write of a built-in kind, and belongs to nobody.
+pub(crate) fn admit(resource: &Resource, object: &mut Value) {
+    if resource.group.is_empty() && resource.kind == "Pod" {
+        pod::admit(object);
+    }
+}
+
+/// Mounts the token of a new pod's account.
+pub(crate) fn mount_token(account: &Value, pod: &mut Value) {
+    pod::mount_token(account, pod);
+}
+
 /// What a new object gets that its author cannot choose.
 pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
     // A kubelet registers its node together with its status.
@@ -82,9 +95,6 @@ pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
         ("", "Namespace") => {
             json::set(object, &["spec", "finalizers"], json!(["kubernetes"]));
             json::set(object, &["status", "phase"], "Active");
-        }
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
-            json::set(object, &["metadata", "finalizers"], json!([crate::crd::CLEANUP]));
         }
         _ => {}
     }
@@ -111,17 +121,8 @@ pub(crate) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
             }
             causes
         }
-        ("", "Event") if text(object, &["involvedObject", "namespace"]) != json::namespace(object) => {
-            let namespace = text(object, &["involvedObject", "namespace"]);
-            if namespace.is_empty() && json::namespace(object) == "default" {
-                return Vec::new();
-            }
-            vec![invalid(
-                "involvedObject.namespace",
-                &json!(namespace),
-                "does not match event.namespace",
-            )]
-        }
+        ("", "Event") => event::validate(object, "involvedObject", false),
+        ("events.k8s.io", "Event") => event::validate(object, "regarding", true),
         ("coordination.k8s.io", "Lease") => {
             match json::at(object, &["spec", "leaseDurationSeconds"]).and_then(Value::as_i64) {
                 Some(seconds) if seconds <= 0 => vec![invalid(
@@ -171,17 +172,6 @@ pub(crate) fn settle_status(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// An event of `events.k8s.io/v1` as it is stored, as a core event. Source: the conversion in Kubernetes'
-/// `pkg/apis/events/v1/conversion.go`.
-const EVENT_FIELDS: [(&str, &str); 6] = [
-    ("regarding", "involvedObject"),
-    ("note", "message"),
-    ("reportingController", "reportingComponent"),
-    ("deprecatedSource", "source"),
-    ("deprecatedFirstTimestamp", "firstTimestamp"),
-    ("deprecatedLastTimestamp", "lastTimestamp"),
-];
-
 /// The form in which a resource serves a stored object; none when it is the stored form.
 pub(crate) fn to_served(resource: &Resource, stored: &Value) -> Option<Value> {
     let api_version = resource.api_version();
@@ -190,14 +180,7 @@ pub(crate) fn to_served(resource: &Resource, stored: &Value) -> Option<Value> {
     }
     let mut served = stored.clone();
     if resource.group == "events.k8s.io" {
-        for (new, old) in EVENT_FIELDS {
-            if let Some(value) = json::remove(&mut served, &[old]) {
-                json::set(&mut served, &[new], value);
-            }
-        }
-        if let Some(count) = json::remove(&mut served, &["count"]) {
-            json::set(&mut served, &["deprecatedCount"], count);
-        }
+        event::to_new(&mut served);
     }
     json::set(&mut served, &["apiVersion"], api_version);
     Some(served)
@@ -206,14 +189,7 @@ pub(crate) fn to_served(resource: &Resource, stored: &Value) -> Option<Value> {
 /// The form in which a served object is stored.
 pub(crate) fn to_stored(resource: &Resource, mut served: Value) -> Value {
     if resource.group == "events.k8s.io" {
-        for (new, old) in EVENT_FIELDS {
-            if let Some(value) = json::remove(&mut served, &[new]) {
-                json::set(&mut served, &[old], value);
-            }
-        }
-        if let Some(count) = json::remove(&mut served, &["deprecatedCount"]) {
-            json::set(&mut served, &["count"], count);
-        }
+        event::to_old(&mut served);
         json::set(&mut served, &["apiVersion"], "v1");
     } else if let Some(custom) = &resource.custom {
         json::set(&mut served, &["apiVersion"], custom.stored_version.as_str());

@@ -88,24 +88,29 @@ pub trait PodLogs: Debug + Send + Sync + 'static {
     fn logs(&self, query: LogQuery) -> LogAnswer;
 }
 
-/// A log for a request.
+/// A log for a request; none as long as the pod is on no node.
 pub(crate) async fn answer(
     cluster: &Cluster,
     source: Option<&Arc<dyn PodLogs>>,
     namespace: &str,
     name: &str,
     params: &Params,
-) -> Result<LogStream, ApiError> {
+) -> Result<Option<LogStream>, ApiError> {
     let pod = cluster
         .read(|state| state.store.get(&Key::new("pods", namespace, name)))
         .ok_or_else(|| ApiError::not_found("", "pods", name))?;
     let container = pick_container(&pod, name, params.text("container"))?;
     let node = text(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
-        // As a real API server: there is nobody to ask yet.
-        return Err(ApiError::bad_request(format!(
-            "pod {name} does not have a host assigned"
-        )));
+        // There is nobody to ask yet, and nothing to tell.
+        return Ok(None);
+    }
+    if cluster
+        .read(|state| state.store.get(&Key::cluster("nodes", node)))
+        .is_none()
+    {
+        // The real one names the node in an error about pods, too.
+        return Err(ApiError::not_found("", "pods", node));
     }
     let status = ["containerStatuses", "initContainerStatuses"]
         .iter()
@@ -164,7 +169,7 @@ pub(crate) async fn answer(
             "this API server has no logs of pods: nothing answers for node {node:?}"
         )));
     };
-    source.logs(query).await.map_err(|error| match error {
+    source.logs(query).await.map(Some).map_err(|error| match error {
         LogError::NotStarted { .. } => ApiError::bad_request(error.to_string()),
         LogError::Unavailable(_) => ApiError::internal(error.to_string()),
     })

@@ -145,11 +145,12 @@ fn apply_config(
             .unwrap_or_default(),
     };
     if let Some(path) = unknown.first() {
-        return Err(ApiError::internal(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={}): .{path}: field not declared in schema",
-            target.namespace,
+        return Err(ApiError::not_typed(format!(
+            "failed to create typed patch object ({}/{}; {}/{}, Kind={}): .{path}: field not declared in schema",
+            fields_of::namespace(&wanted),
             target.name,
-            resource.api_version(),
+            resource.group,
+            resource.version,
             resource.kind,
         )));
     }

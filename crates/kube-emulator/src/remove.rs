@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use crate::cluster::{State, stamp};
 use crate::json::{self, list, text};
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::store::{Key, Object};
 use crate::write::{How, Target};
 
 /// Holds an owner until its dependents are gone.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+/// Definitions are held until their objects are gone.
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// Namespaces that cannot be deleted.
 const PERMANENT: [&str; 3] = ["default", "kube-public", "kube-system"];
 
@@ -71,10 +73,16 @@ pub(crate) fn parse_propagation(text: &str) -> Result<Propagation, ApiError> {
         "Background" => Ok(Propagation::Background),
         "Foreground" => Ok(Propagation::Foreground),
         "Orphan" => Ok(Propagation::Orphan),
-        other => Err(ApiError::bad_request(format!(
-            "invalid DeleteOptions: propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \
-             \"Background\", \"Orphan\", \"nil\""
-        ))),
+        other => {
+            let cause = Cause {
+                reason: "FieldValueNotSupported",
+                message: format!(
+                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                ),
+                field: "propagationPolicy".to_owned(),
+            };
+            Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[cause]))
+        }
     }
 }
 
@@ -116,6 +124,9 @@ impl State {
         let grace = grace(key, object, options);
         let mut changed = (***object).clone();
         let mut finalizers: Vec<Value> = list(object, &["metadata", "finalizers"]).to_vec();
+        if key.resource == DEFINITIONS && !finalizers.contains(&json!(crate::crd::CLEANUP)) {
+            finalizers.push(json!(crate::crd::CLEANUP));
+        }
         match options.propagation.unwrap_or_default() {
             Propagation::Foreground if !finalizers.contains(&json!(FOREGROUND)) => {
                 finalizers.push(json!(FOREGROUND));
@@ -126,9 +137,7 @@ impl State {
         let held =
             !finalizers.is_empty() || !list(object, &["spec", "finalizers"]).is_empty() && is_namespace(key);
         if grace == 0 && !held {
-            return self
-                .remove_stored(key)
-                .map_or_else(|| Deleted::Gone(Arc::clone(object)), Deleted::Gone);
+            return Deleted::Gone(self.remove_at_once(key, object));
         }
         if json::is_deleting(object)
             && !shortens(object, grace)
@@ -158,6 +167,16 @@ impl State {
         } else {
             Deleted::Gone(stored)
         }
+    }
+
+    /// Removes an object that nothing holds. What was on its way out already is seen to go without further grace.
+    fn remove_at_once(&mut self, key: &Key, object: &Arc<Object>) -> Arc<Object> {
+        if key.resource == "pods" && json::is_deleting(object) {
+            let mut changed = (***object).clone();
+            json::set(&mut changed, &["metadata", "deletionGracePeriodSeconds"], 0);
+            self.store.put(key.clone(), changed);
+        }
+        self.remove_stored(key).unwrap_or_else(|| Arc::clone(object))
     }
 
     /// Takes an object out of the store, and what follows.
@@ -203,12 +222,18 @@ fn check_preconditions(target: Target<'_>, object: &Value, options: &DeleteOptio
         if let Some(wanted) = wanted
             && wanted != found
         {
+            let since = if what == "UID" {
+                "deleted and then recreated"
+            } else {
+                "modified"
+            };
             let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object \
+                 might have been {since}"
             );
             return Err(ApiError::conflict(
                 &resource.group,
-                &resource.plural,
+                &resource.kind,
                 target.name,
                 &why,
             ));

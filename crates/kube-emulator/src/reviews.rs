@@ -52,7 +52,7 @@ async fn token_review(review: &Value, cluster: &Cluster, tokens: &Tokens) -> Val
             json!({ "authenticated": true, "user": user.to_info(), "audiences": accepted })
         }
         Err(_) => {
-            json!({ "authenticated": false, "error": "the token is not valid (any more) for these audiences" })
+            json!({ "authenticated": false, "error": "invalid bearer token" })
         }
     }
 }

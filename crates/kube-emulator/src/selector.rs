@@ -32,12 +32,20 @@ impl Selector {
     pub(crate) fn parse(labels: &str, fields: &str, allowed: &[String]) -> Result<Self, ApiError> {
         let labels = parse_labels(labels)?;
         let fields = parse_fields(fields)?;
+        // Kinds with no labels of their own are told what there is.
+        let custom_labels = allowed.len() != 2;
         for rule in &fields {
             if !allowed.contains(&rule.field) {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {}",
-                    rule.field
-                )));
+                return Err(ApiError::bad_request(if custom_labels {
+                    format!("field label not supported: {}", rule.field)
+                } else {
+                    let known: Vec<String> = allowed.iter().map(|field| format!("{field:?}")).collect();
+                    format!(
+                        "{:?} is not a known field selector: only {}",
+                        rule.field,
+                        known.join(", ")
+                    )
+                }));
             }
         }
         Ok(Self { labels, fields })

@@ -156,7 +156,11 @@ impl Server {
         let resource = self
             .cluster
             .resource(&place.group, &place.version, &place.plural)
-            .ok_or_else(ApiError::no_route)?;
+            .ok_or_else(|| {
+                let registry = self.cluster.read(|state| Arc::clone(&state.registry));
+                discovery::resource_list(&registry, &place.group, &place.version)
+                    .map_or_else(|error| error, |_| ApiError::no_route())
+            })?;
         // Namespaced objects have a namespace in their path, others have none.
         if resource.namespaced == place.namespace.is_empty()
             && (!place.name.is_empty() || !resource.namespaced)
@@ -351,7 +355,10 @@ impl Server {
                     &place.name,
                     &call.params,
                 );
-                Ok(answer::stream("text/plain", log.await?))
+                Ok(match log.await? {
+                    Some(log) => answer::stream("text/plain", log),
+                    None => answer::nothing(),
+                })
             }
             ("token", Method::POST) => {
                 let body = read_body(call.body, &call.headers).await?;
@@ -392,6 +399,7 @@ impl Server {
 /// Kinds whose last form is returned when they are deleted; of others, a `Status`.
 fn returns_deleted(resource: &Resource) -> bool {
     resource.group.is_empty() && matches!(resource.kind.as_str(), "Pod" | "ServiceAccount" | "Namespace")
+        || resource.kind == "CustomResourceDefinition"
 }
 
 fn target<'a>(resource: &'a Resource, place: &'a Place) -> Target<'a> {

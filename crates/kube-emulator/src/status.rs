@@ -3,6 +3,9 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+/// What a path below no known API group answers.
+const NO_SUCH_API: &str = "404 page not found\n";
+
 /// One thing that is wrong, for `details.causes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
@@ -152,6 +155,21 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
+    /// 500 without a reason, as the API server tells that an applied configuration does not fit its schema.
+    pub(crate) fn not_typed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
+    /// No such API at all. This one is not told as a `Status`.
+    pub(crate) fn no_such_api() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "", NO_SUCH_API)
+    }
+
+    /// The text that is sent instead of a `Status`, for the errors that are told so.
+    pub(crate) fn plain_text(&self) -> Option<&'static str> {
+        (self.code == StatusCode::NOT_FOUND && self.message == NO_SUCH_API).then_some(NO_SUCH_API)
+    }
+
     /// 406.
     pub(crate) fn not_acceptable() -> Self {
         Self::new(
@@ -160,6 +178,7 @@ impl ApiError {
             "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
              application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
         )
+        .about("", "", "")
     }
 
     /// 401.
@@ -203,7 +222,7 @@ impl ApiError {
         let mut error = Self::new(
             StatusCode::GATEWAY_TIMEOUT,
             "Timeout",
-            format!("Too large resource version: {asked}, current: {current}"),
+            format!("Timeout: Too large resource version: {asked}, current: {current}"),
         );
         error = error.with_causes(&[Cause {
             reason: "ResourceVersionTooLarge",
@@ -223,6 +242,7 @@ impl ApiError {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         )
+        .about("", "", "")
     }
 
     /// 413.
@@ -259,8 +279,10 @@ impl ApiError {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         });
+        if !self.reason.is_empty() {
+            crate::json::set(&mut status, &["reason"], self.reason);
+        }
         if let Some(details) = &self.details {
             crate::json::set(&mut status, &["details"], details.clone());
         }

@@ -114,10 +114,10 @@ impl Watch {
                     }
                 }
             } else if !state.store.remembers(watch.cursor) {
-                return Err(ApiError::expired(format!(
-                    "too old resource version: {asked} ({})",
-                    current.saturating_sub(1)
-                )));
+                // Told inside the stream, as everything that happens to a watch later.
+                let error = ApiError::expired(format!("too old resource version: {asked} ({current})"));
+                watch.push("ERROR", &fields::bytes(&error.to_status()));
+                watch.ended = true;
             }
             Ok(())
         })?;

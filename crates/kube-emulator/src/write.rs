@@ -81,9 +81,16 @@ impl State {
     pub(crate) fn create(&mut self, target: Target<'_>, body: Body, how: &How) -> Result<Written, ApiError> {
         let (object, warnings) = conform(target, body, how.validation)?;
         let stamp = self.stamp();
-        let mut object = self.prepare_new(target, object)?;
+        // What its author did not choose, nobody manages.
         let writer = target.writer(how, Operation::Update);
-        let managers = fields::after_update(None, &object, &target.resource.shape(), &writer, &stamp);
+        let managers = fields::after_update(
+            None,
+            &without_status(target.resource, &object),
+            &target.resource.shape(),
+            &writer,
+            &stamp,
+        );
+        let mut object = self.prepare_new(target, object)?;
         fields::set_managers(&mut object, &managers);
         let object = self.store_new(target, object, how)?;
         Ok(Written {
@@ -107,7 +114,7 @@ impl State {
                 target.name
             )));
         }
-        let object = self.update(target, &before, object, None, how)?;
+        let object = self.update(target, &before, object, None, true, how)?;
         Ok(Written {
             object,
             created: false,
@@ -155,7 +162,7 @@ impl State {
                 warnings,
             });
         };
-        let object = self.update(target, &stored, object, managers, how)?;
+        let object = self.update(target, &stored, object, managers, false, how)?;
         Ok(Written {
             object,
             created: false,
@@ -222,17 +229,20 @@ impl State {
             json::set(&mut object, &["metadata", "generation"], 1);
         }
         kinds::prepare_create(resource, &mut object);
-        self.admit(target, &object)?;
+        self.admit(target, &mut object)?;
         validate(resource, &object, None)?;
         Ok(object)
     }
 
     /// What the API server asks of other objects before it takes a new one.
-    fn admit(&self, target: Target<'_>, object: &Value) -> Result<(), ApiError> {
+    fn admit(&self, target: Target<'_>, object: &mut Value) -> Result<(), ApiError> {
         if target.resource.group.is_empty() && target.resource.kind == "Pod" {
             let account = text(object, &["spec", "serviceAccountName"]);
             let key = Key::new("serviceaccounts", target.namespace, account);
-            if self.store.get(&key).is_none() {
+            let found = self.store.get(&key);
+            if let Some(found) = found {
+                kinds::mount_token(&found, object);
+            } else {
                 let why = format!(
                     "error looking up service account {}/{account}: serviceaccount {account:?} not found",
                     target.namespace
@@ -273,13 +283,14 @@ impl State {
         }
     }
 
-    /// Stores a changed object. `managers` is who manages what, when it is known already (by applying).
+    /// Stores a changed object. `replacing` tells a replaced object from a patched one; `managers` is who manages what, when it is known already (by applying).
     pub(crate) fn update(
         &mut self,
         target: Target<'_>,
         before: &Arc<Object>,
         mut object: Value,
         managers: Option<Vec<Manager>>,
+        replacing: bool,
         how: &How,
     ) -> Result<Arc<Object>, ApiError> {
         let resource = target.resource;
@@ -291,14 +302,7 @@ impl State {
                 "the object has been modified; please apply your changes to the latest version and try again",
             ));
         }
-        let sent_uid = json::uid(&object);
-        if !sent_uid.is_empty() && sent_uid != json::uid(&old) {
-            let why = format!(
-                "Precondition failed: UID in precondition: {sent_uid}, UID in object meta: {}",
-                json::uid(&old)
-            );
-            return Err(target.conflict(&why));
-        }
+        refuse_other_uid(target, &old, &object, replacing)?;
         carry_over(target, &old, &mut object);
         if target.subresource == "status" {
             kinds::settle_status(resource, &mut object);
@@ -312,11 +316,12 @@ impl State {
                 .unwrap_or_default();
             json::set(&mut object, &["metadata", "generation"], generation + 1);
         }
-        validate(resource, &object, Some(&old))?;
         let managers = managers.unwrap_or_else(|| {
             let writer = target.writer(how, Operation::Update);
             fields::after_update(Some(&old), &object, &resource.shape(), &writer, &stamp)
         });
+        kinds::admit(resource, &mut object);
+        validate(resource, &object, Some(&old))?;
         fields::set_managers(&mut object, &managers);
         if target.subresource.is_empty() {
             self.finish_crd_write(resource, &mut object);
@@ -335,9 +340,39 @@ impl State {
     }
 }
 
+/// A new object without what a writer of the object itself cannot write.
+fn without_status(resource: &Resource, object: &Value) -> Value {
+    let mut object = object.clone();
+    if resource.has_status() && resource.kind != "Node" {
+        json::remove(&mut object, &["status"]);
+    }
+    object
+}
+
 /// An object as this resource serves it.
 pub(crate) fn served(resource: &Resource, stored: &Object) -> Value {
     kinds::to_served(resource, stored).unwrap_or_else(|| (**stored).clone())
+}
+
+/// A uid says which object is meant: replacing another one is a conflict, and no patch can change it.
+fn refuse_other_uid(target: Target<'_>, old: &Value, new: &Value, replacing: bool) -> Result<(), ApiError> {
+    let (sent, uid) = (json::uid(new), json::uid(old));
+    if sent.is_empty() || sent == uid {
+        return Ok(());
+    }
+    if replacing {
+        return Err(target.conflict(&format!(
+            "Precondition failed: UID in precondition: {sent}, UID in object meta: {uid}"
+        )));
+    }
+    let resource = target.resource;
+    let cause = kinds::invalid("metadata.uid", &json!(sent), "field is immutable");
+    Err(ApiError::invalid(
+        &resource.group,
+        &resource.kind,
+        target.name,
+        &[cause],
+    ))
 }
 
 /// Brings a body into the form of its kind: unknown fields are refused, warned of, or silently left out.

@@ -8,6 +8,8 @@ use crate::json::{self, list, text};
 use crate::status::Cause;
 
 const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
+/// Where a pod finds the token of its service account.
+const TOKEN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long a node may be away before its pods are evicted, in seconds. Source: DefaultTolerationSeconds admission.
 const TOLERATED_SECONDS: u64 = 300;
 
@@ -20,30 +22,21 @@ pub(super) fn default(pod: &mut Value) {
         ("securityContext", json!({})),
         ("terminationGracePeriodSeconds", json!(30)),
         ("enableServiceLinks", json!(true)),
-        ("preemptionPolicy", json!("PreemptLowerPriority")),
-        ("priority", json!(0)),
     ] {
         json::default(pod, &["spec", field], value);
     }
-    let account = text(pod, &["spec", "serviceAccountName"]);
-    let account = if account.is_empty() {
-        text(pod, &["spec", "serviceAccount"])
-    } else {
-        account
-    };
-    let account = if account.is_empty() {
-        "default".to_owned()
-    } else {
-        account.to_owned()
-    };
-    json::set(pod, &["spec", "serviceAccountName"], account.as_str());
-    json::set(pod, &["spec", "serviceAccount"], account);
     for list in CONTAINER_LISTS {
         let Some(Value::Array(containers)) = pod.pointer_mut(&format!("/spec/{list}")) else {
             continue;
         };
         containers.iter_mut().for_each(default_container);
     }
+}
+
+/// What admission adds to every write of a pod: its priority, and how long it stays on a node that is away.
+pub(super) fn admit(pod: &mut Value) {
+    json::default(pod, &["spec", "preemptionPolicy"], "PreemptLowerPriority");
+    json::default(pod, &["spec", "priority"], 0);
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = list(pod, &["spec", "tolerations"]).iter().any(|one| {
             let (of, operator) = (text(one, &["key"]), text(one, &["operator"]));
@@ -93,10 +86,65 @@ fn default_container(container: &mut Value) {
     }
 }
 
-/// The status of a new pod.
+/// The service account of a new pod, and its status.
 pub(super) fn prepare_create(pod: &mut Value) {
+    let account = text(pod, &["spec", "serviceAccountName"]);
+    let account = if account.is_empty() {
+        text(pod, &["spec", "serviceAccount"])
+    } else {
+        account
+    };
+    let account = if account.is_empty() {
+        "default".to_owned()
+    } else {
+        account.to_owned()
+    };
+    json::set(pod, &["spec", "serviceAccountName"], account.as_str());
+    json::set(pod, &["spec", "serviceAccount"], account);
+    admit(pod);
     let class = qos_class(pod);
     json::set(pod, &["status"], json!({ "phase": "Pending", "qosClass": class }));
+}
+
+/// Gives a new pod its account's token, the cluster's CA and its namespace as files, unless the account or the pod says
+/// no. Source: the ServiceAccount admission plugin.
+pub(super) fn mount_token(account: &Value, pod: &mut Value) {
+    let wish = |value: Option<&Value>| value.and_then(Value::as_bool);
+    let pods_own = wish(json::at(pod, &["spec", "automountServiceAccountToken"]));
+    let accounts_own = wish(account.get("automountServiceAccountToken"));
+    if !pods_own.or(accounts_own).unwrap_or(true) {
+        return;
+    }
+    let name = format!("kube-api-access-{}", super::random_suffix());
+    let mut mounted = false;
+    for list_name in CONTAINER_LISTS {
+        let Some(Value::Array(containers)) = pod.pointer_mut(&format!("/spec/{list_name}")) else {
+            continue;
+        };
+        for container in containers {
+            let mut mounts = list(container, &["volumeMounts"]).to_vec();
+            if mounts
+                .iter()
+                .all(|mount| text(mount, &["mountPath"]) != TOKEN_FOLDER)
+            {
+                mounts.push(json!({ "name": name, "readOnly": true, "mountPath": TOKEN_FOLDER }));
+                json::set(container, &["volumeMounts"], mounts);
+                mounted = true;
+            }
+        }
+    }
+    if mounted {
+        let namespace = json!({ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } });
+        let mut volumes = list(pod, &["spec", "volumes"]).to_vec();
+        volumes.push(
+            json!({ "name": name, "projected": { "defaultMode": 420, "sources": [
+            { "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } },
+            { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+            { "downwardAPI": { "items": [namespace] } },
+        ] } }),
+        );
+        json::set(pod, &["spec", "volumes"], volumes);
+    }
 }
 
 fn qos_class(pod: &Value) -> &'static str {
@@ -121,16 +169,6 @@ pub(super) fn validate(pod: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     if list(pod, &["spec", "containers"]).is_empty() {
         causes.push(required("spec.containers", ""));
-    }
-    let policy = text(pod, &["spec", "restartPolicy"]);
-    if !matches!(policy, "Always" | "OnFailure" | "Never") {
-        causes.push(Cause {
-            reason: "FieldValueNotSupported",
-            message: format!(
-                "Unsupported value: {policy:?}: supported values: \"Always\", \"OnFailure\", \"Never\""
-            ),
-            field: "spec.restartPolicy".to_owned(),
-        });
     }
     let mut names = Vec::new();
     for name in CONTAINER_LISTS {
@@ -158,6 +196,16 @@ pub(super) fn validate(pod: &Value) -> Vec<Cause> {
                 }
             }
         }
+    }
+    let policy = text(pod, &["spec", "restartPolicy"]);
+    if !matches!(policy, "Always" | "OnFailure" | "Never") {
+        causes.push(Cause {
+            reason: "FieldValueNotSupported",
+            message: format!(
+                "Unsupported value: {policy:?}: supported values: \"Always\", \"OnFailure\", \"Never\""
+            ),
+            field: "spec.restartPolicy".to_owned(),
+        });
     }
     if let Some(seconds) = json::at(pod, &["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64)
         && seconds < 0

@@ -32,9 +32,13 @@ pub(super) fn columns(resource: &Resource) -> &'static [(&'static str, &'static 
             ("Container-Runtime", "string", 1),
         ],
         "Namespace" => &[("Status", "string", 0), ("Age", "string", 0)],
-        "Secret" => &[("Type", "string", 0), ("Data", "string", 0), ("Age", "string", 0)],
-        "ConfigMap" => &[("Data", "string", 0), ("Age", "string", 0)],
-        "ServiceAccount" => &[("Secrets", "string", 0), ("Age", "string", 0)],
+        "Secret" => &[
+            ("Type", "string", 0),
+            ("Data", "integer", 0),
+            ("Age", "string", 0),
+        ],
+        "ConfigMap" => &[("Data", "integer", 0), ("Age", "string", 0)],
+        "ServiceAccount" => &[("Age", "string", 0)],
         "Event" => &[
             ("Last Seen", "string", 0),
             ("Type", "string", 0),
@@ -44,7 +48,7 @@ pub(super) fn columns(resource: &Resource) -> &'static [(&'static str, &'static 
             ("Source", "string", 1),
             ("Message", "string", 0),
             ("First Seen", "string", 1),
-            ("Count", "string", 1),
+            ("Count", "integer", 1),
             ("Name", "string", 1),
         ],
         "Lease" => &[("Holder", "string", 0), ("Age", "string", 0)],
@@ -83,14 +87,9 @@ pub(super) fn builtin(resource: &Resource, object: &Value, now: Timestamp) -> (V
         }
         "Node" => node(object, name, age),
         "Namespace" => vec![name, json!(text(object, &["status", "phase"])), age],
-        "Secret" => vec![
-            name,
-            json!(text(object, &["type"])),
-            json!(size("data").to_string()),
-            age,
-        ],
-        "ConfigMap" => vec![name, json!((size("data") + size("binaryData")).to_string()), age],
-        "ServiceAccount" => vec![name, json!(list(object, &["secrets"]).len().to_string()), age],
+        "Secret" => vec![name, json!(text(object, &["type"])), json!(size("data")), age],
+        "ConfigMap" => vec![name, json!(size("data") + size("binaryData")), age],
+        "ServiceAccount" => vec![name, age],
         "Event" => event(object, name, now),
         "Lease" => vec![name, json!(text(object, &["spec", "holderIdentity"])), age],
         "CustomResourceDefinition" => vec![name, json!(text(object, &["metadata", "creationTimestamp"]))],
@@ -292,14 +291,16 @@ fn event(event: &Value, name: Value, now: Timestamp) -> Vec<Value> {
         .and_then(|series| series.get("count")?.as_i64())
         .or_else(|| pick("count", "deprecatedCount").as_i64())
         .unwrap_or(1);
-    let mut component = text(&source, &["component"]).to_owned();
-    if component.is_empty() {
-        component = time(pick("reportingComponent", "reportingController"));
-    }
-    let host = text(&source, &["host"]);
-    if !host.is_empty() {
-        component = format!("{component}, {host}");
-    }
+    let reporter = time(pick("reportingComponent", "reportingController"));
+    let (component, host) = match text(&source, &["component"]) {
+        "" => (reporter, text(event, &["reportingInstance"])),
+        component => (component.to_owned(), text(&source, &["host"])),
+    };
+    let component = if host.is_empty() {
+        component
+    } else {
+        format!("{component}, {host}")
+    };
     vec![
         json!(short(&last, now)),
         json!(text(event, &["type"])),
@@ -313,7 +314,7 @@ fn event(event: &Value, name: Value, now: Timestamp) -> Vec<Value> {
         json!(component),
         json!(pick("message", "note").as_str().unwrap_or_default().trim()),
         json!(short(&first, now)),
-        json!(count.to_string()),
+        json!(count),
         name,
     ]
 }

@@ -93,7 +93,8 @@ async fn applying_with_the_uid_of_a_deleted_object_does_not_make_it_again() {
     assert_eq!(reason, "Conflict");
     world.get(&path).await.expect(404);
     world.config_map("a", json!({})).await;
-    world.apply(&path, "one", true, &body).await.refused(409);
+    let (_, message) = world.apply(&path, "one", true, &body).await.refused(422);
+    assert!(message.contains("metadata.uid: Invalid value"), "{message}");
 }
 
 #[tokio::test]

@@ -212,6 +212,7 @@ async fn a_definition_that_cannot_hold_is_refused_at_once() {
         (rule("self.size >"), "compilation failed"),
         (rule("self.size.unheardOf() == 1"), "compilation failed"),
         (rule("nobody == 1"), "undeclared reference to 'nobody'"),
+        (rule("self.nobody == 1"), "undefined field 'nobody'"),
         (
             json!({ "type": "object", "properties": { "a": {} } }),
             "Required value",

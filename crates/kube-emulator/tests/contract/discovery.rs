@@ -57,10 +57,13 @@ async fn openapi_says_that_patches_validate_fields() {
 }
 
 #[tokio::test]
-async fn who_is_unknown_is_told_so_in_the_api_servers_shape() {
+async fn a_bad_token_is_refused_in_the_api_servers_shape() {
     let world = World::new().await;
     let mut config = world.config.clone();
-    config.auth_info = kube::config::AuthInfo::default();
+    config.auth_info = kube::config::AuthInfo {
+        token: Some("nobody".to_owned().into()),
+        ..kube::config::AuthInfo::default()
+    };
     let stranger = kube::Client::try_from(config).unwrap();
     let request = Request::get("/api/v1/namespaces")
         .body(kube::client::Body::empty())

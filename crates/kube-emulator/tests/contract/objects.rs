@@ -54,8 +54,9 @@ async fn what_is_missing_is_named() {
         (reason.as_str(), message.as_str()),
         ("NotFound", "configmaps \"none\" not found")
     );
-    let (_, message) = world.get("/apis/none.io/v1/things").await.refused(404);
+    let (_, message) = world.get("/api/v1/things").await.refused(404);
     assert_eq!(message, "the server could not find the requested resource");
+    assert_eq!(world.get("/apis/none.io/v1/things").await.code.as_u16(), 404);
     let lost = world
         .post(
             "/api/v1/namespaces/none/configmaps",
@@ -201,7 +202,7 @@ async fn deleting_asks_for_the_right_uid() {
         .refused(409);
     assert_eq!(reason, "Conflict");
     assert!(
-        message.contains("Precondition failed: UID in precondition: other"),
+        message.contains("the UID in the precondition (other) does not match the UID in record"),
         "{message}"
     );
     let uid = &made["metadata"]["uid"];

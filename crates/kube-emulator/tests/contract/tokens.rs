@@ -2,7 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -147,10 +149,16 @@ async fn the_published_keys_verify_tokens() {
     let keys = keys["keys"].as_array().unwrap();
     let key = keys.iter().find(|key| key["kid"] == header["kid"]).unwrap();
     let part = |name: &str| decode(key[name].as_str().unwrap());
-    RsaPublicKeyComponents {
-        n: part("n"),
-        e: part("e"),
+    let (signed, signature) = (signed.as_bytes(), decode(signature));
+    // A real cluster may sign with an elliptic curve.
+    if header["alg"] == "ES256" {
+        let point = [vec![4], part("x"), part("y")].concat();
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+        key.verify(signed, &signature).unwrap();
+    } else {
+        let (n, e) = (part("n"), part("e"));
+        let key = RsaPublicKeyComponents { n, e };
+        key.verify(&RSA_PKCS1_2048_8192_SHA256, signed, &signature)
+            .unwrap();
     }
-    .verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &decode(signature))
-    .unwrap();
 }
