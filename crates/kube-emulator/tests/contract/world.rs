@@ -32,12 +32,11 @@ pub(crate) struct Answer {
 impl World {
     pub(crate) async fn new() -> Self {
         let mut tasks = Tasks::new(Stop::new());
-        let kubeconfig = match real() {
-            Some(path) => Kubeconfig::read_from(path).unwrap(),
-            None => {
-                let emulator = App::bind(Config::default()).unwrap().spawn(&mut tasks);
-                Kubeconfig::from_yaml(&emulator.kubeconfig()).unwrap()
-            }
+        let kubeconfig = if let Some(path) = real() {
+            Kubeconfig::read_from(path).unwrap()
+        } else {
+            let emulator = App::bind(Config::default()).unwrap().spawn(&mut tasks);
+            Kubeconfig::from_yaml(&emulator.kubeconfig()).unwrap()
         };
         let options = KubeConfigOptions::default();
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
