@@ -100,6 +100,7 @@ impl Seed {
                 )]
                 .into_iter()
                 .collect(),
+                version: 0,
                 instances: vec![Instance::new(0)],
             });
         }

@@ -327,7 +327,8 @@ impl World {
     }
 
     /// Adds or replaces a machine; also to change one.
-    pub(crate) fn put_machine(&mut self, machine: Machine) {
+    pub(crate) fn put_machine(&mut self, mut machine: Machine) {
+        machine.version += 1;
         let key = key(&machine.id);
         if let Some(system) = self.machines.get(&key).and_then(|old| old.system.as_ref()) {
             self.index.forget(&system.principal_id, &system.client_id);

@@ -365,6 +365,7 @@ fn equip(cloud: &Cloud, world: &mut World, cluster: &mut Cluster) {
             properties: [("upgradePolicy".to_owned(), json!({ "mode": "Automatic" }))]
                 .into_iter()
                 .collect(),
+            version: 0,
             instances: (0..count).map(Instance::new).collect(),
         };
         let machine_key = key(&machine.id);

@@ -113,6 +113,18 @@ fn change(
     let (answer, location) = cloud.write(|world| {
         let before = world.machine(&key).cloned();
         let new = before.is_none();
+        let known = ask
+            .headers
+            .get(http::header::IF_MATCH)
+            .and_then(|value| value.to_str().ok());
+        let current = before.as_ref().map(Machine::etag);
+        if known.is_some_and(|known| known != "*" && current.as_deref() != Some(known)) {
+            return Err(Refusal::new(
+                StatusCode::PRECONDITION_FAILED,
+                "PreconditionFailed",
+                format!("The precondition given in the If-Match header is not met by the resource '{name}'."),
+            ));
+        }
         let mut machine = match before {
             Some(machine) => machine,
             None if patch => return Err(Refusal::resource_not_found(kind.name(), name, &group)),
@@ -145,9 +157,13 @@ fn change(
             _ => {}
         }
         let location = machine.location.clone();
-        world.put_machine(machine.clone());
+        world.put_machine(machine);
         let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-        Ok((Answer::json(status, machine.body(world, tenant)), location))
+        let body = world
+            .machine(&key)
+            .map(|machine| machine.body(world, tenant))
+            .unwrap_or_default();
+        Ok((Answer::json(status, body), location))
     })?;
     Ok(started(cloud, ask, answer, &location))
 }
@@ -167,6 +183,7 @@ fn fresh(id: String, name: &str, kind: Kind, wanted: &Value) -> Result<Machine, 
             .cloned()
             .unwrap_or_else(|| json!({ "name": "Standard_DS2_v2", "tier": "Standard" })),
         properties: Map::new(),
+        version: 0,
         instances: if kind == Kind::Vm {
             vec![Instance::new(0)]
         } else {

@@ -36,6 +36,9 @@ pub(crate) struct Machine {
     pub(crate) sku: Value,
     #[serde(default)]
     pub(crate) properties: Map<String, Value>,
+    /// Counts the changes; the entity tag.
+    #[serde(default)]
+    pub(crate) version: u64,
     /// A virtual machine has one, a scale set any number.
     pub(crate) instances: Vec<Instance>,
 }
@@ -138,6 +141,11 @@ impl Machine {
         Value::Object(body)
     }
 
+    /// Its entity tag.
+    pub(crate) fn etag(&self) -> String {
+        format!("\"{}\"", self.version)
+    }
+
     /// As ARM shows it.
     pub(crate) fn body(&self, world: &World, tenant: &str) -> Value {
         let mut properties = self.properties.clone();
@@ -148,7 +156,7 @@ impl Machine {
             properties.insert("vmId".to_owned(), json!(instance.vm_id));
         }
         let mut body = json!({
-            "id": self.id, "name": self.name, "type": self.kind.name(), "location": self.location, "tags": self.tags,
+            "id": self.id, "name": self.name, "type": self.kind.name(), "location": self.location, "tags": self.tags, "etag": self.etag(),
             "properties": properties,
         });
         let identity = self.identity(world, tenant);

@@ -132,7 +132,7 @@ impl Role {
         let any = |patterns: &[&str]| {
             patterns
                 .iter()
-                .any(|pattern| glob(&pattern.to_ascii_lowercase(), &action))
+                .any(|pattern| covers(&pattern.to_ascii_lowercase(), &action))
         };
         any(self.actions) && !any(self.not_actions)
     }
@@ -188,6 +188,11 @@ impl World {
     }
 }
 
+/// Whether an action fits a role's pattern. `a/*/b` has `a/b` in it: the built-in roles count on that.
+fn covers(pattern: &str, action: &str) -> bool {
+    glob(pattern, action) || (pattern.contains("/*/") && glob(&pattern.replace("/*/", "/"), action))
+}
+
 /// Whether `text` fits `pattern`, in which `*` is any text.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else {
@@ -233,5 +238,8 @@ mod tests {
         assert!(role.allows("Microsoft.ManagedIdentity/userAssignedIdentities/write"));
         assert!(role.allows("Microsoft.Authorization/roleAssignments/read"));
         assert!(!role.allows("Microsoft.Authorization/roleAssignments/write"));
+        let operator = Role::find(MANAGED_IDENTITY_OPERATOR).unwrap();
+        assert!(operator.allows("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"));
+        assert!(!operator.allows("Microsoft.ManagedIdentity/userAssignedIdentities/write"));
     }
 }
