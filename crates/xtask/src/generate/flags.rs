@@ -21,7 +21,25 @@ fn programs() -> Vec<Command> {
         #[command(flatten)]
         _args: podid_controller::ControllerArgs,
     }
-    vec![Podid::command(), Controller::command()]
+    #[derive(Parser)]
+    #[command(name = "azure-emulator", about = "ARM, Entra and IMDS on loopback")]
+    struct AzureEmulator {
+        #[command(flatten)]
+        _args: podid_azure_emulator::EmulatorArgs,
+    }
+    #[derive(Parser)]
+    #[command(name = "kube-emulator", about = "The Kubernetes API on loopback, in memory")]
+    struct KubeEmulator {
+        #[command(flatten)]
+        _args: podid_kube_emulator::EmulatorArgs,
+    }
+    vec![
+        Podid::command(),
+        podid_nmi::args::Nmi::command(),
+        Controller::command(),
+        AzureEmulator::command(),
+        KubeEmulator::command(),
+    ]
 }
 
 /// The page.
@@ -34,13 +52,13 @@ pub(super) fn page() -> String {
     );
     for mut program in programs() {
         program.build();
-        command(&program, program.get_name(), 2, &mut page);
+        command(&program, program.get_name(), 2, &[], &mut page);
     }
     page
 }
 
-/// One command with its flags, then the commands below it.
-fn command(command_: &Command, name: &str, depth: usize, page: &mut String) {
+/// One command with its flags, unless they are those of the command above, then the commands below it.
+fn command(command_: &Command, name: &str, depth: usize, above: &[&str], page: &mut String) {
     let about = command_.get_about().map(ToString::to_string).unwrap_or_default();
     // Writing to a String cannot fail.
     let _infallible = write!(page, "\n{} `{name}`\n\n{about}.\n", "#".repeat(depth));
@@ -50,7 +68,10 @@ fn command(command_: &Command, name: &str, depth: usize, page: &mut String) {
         // Shown once, where they are defined.
         .filter(|arg| depth == 2 || !arg.is_global_set())
         .collect();
-    if !flags.is_empty() {
+    let ids: Vec<&str> = flags.iter().map(|flag| flag.get_id().as_str()).collect();
+    if !ids.is_empty() && ids == above {
+        page.push_str("\nFlags as above.\n");
+    } else if !flags.is_empty() {
         page.push_str("\n| flag | environment | default | meaning |\n| --- | --- | --- | --- |\n");
         for flag in flags {
             row(flag, page);
@@ -60,7 +81,13 @@ fn command(command_: &Command, name: &str, depth: usize, page: &mut String) {
         .get_subcommands()
         .filter(|below| below.get_name() != "help" && !below.is_hide_set())
     {
-        command(below, &format!("{name} {}", below.get_name()), depth + 1, page);
+        command(
+            below,
+            &format!("{name} {}", below.get_name()),
+            depth + 1,
+            &ids,
+            page,
+        );
     }
 }
 
