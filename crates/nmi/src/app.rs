@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 
 use crate::args::{Attestation, MsiSource};
 use crate::caller::Callers;
+use crate::events::Events;
 use crate::forward::Forward;
 use crate::handler::Handler;
 use crate::log::Refusals;
@@ -75,6 +76,8 @@ pub struct AppConfig {
     pub rate: RateLimit,
     /// How many connections there may be.
     pub limits: Limits,
+    /// Whether refusals are told as Events on pods.
+    pub pod_events: bool,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -213,6 +216,7 @@ impl App {
             wait,
             rate,
             limits,
+            pod_events,
             clock,
         } = config;
         let mut registry = Registry::default();
@@ -275,6 +279,12 @@ impl App {
             _ => (None, Vec::new()),
         };
 
+        let mut refusals = Refusals::default();
+        if pod_events {
+            let (sender, events) = Events::new(client.clone(), node, clock.clone());
+            refusals.events = Some(sender);
+            tasks.spawn("events", events.run(quiet.clone()));
+        }
         let handler = Arc::new(Handler {
             world: world.clone(),
             policy,
@@ -283,7 +293,7 @@ impl App {
             sources: Sources { msi: msi_source },
             forward,
             patience: Patience::default(),
-            refusals: Refusals::default(),
+            refusals,
             metrics: Arc::clone(&metrics),
             clock,
             wait,

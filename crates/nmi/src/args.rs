@@ -191,6 +191,10 @@ pub struct NmiArgs {
     #[arg(long, env = "PODID_BLOCK_INSTANCE_METADATA", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub block_instance_metadata: bool,
 
+    /// Whether refusals are told as Kubernetes Events on the pod
+    #[arg(long, env = "PODID_POD_EVENTS", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pod_events: bool,
+
     /// How long open requests may take to finish after the first signal, in seconds
     #[arg(long, env = "PODID_DRAIN_DEADLINE", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub drain_deadline: Duration,
@@ -326,6 +330,7 @@ impl NmiArgs {
             ambiguous_identity,
             exception_match,
             block_instance_metadata,
+            pod_events,
             drain_deadline: _,
             log: _,
         } = self;
@@ -381,6 +386,7 @@ impl NmiArgs {
                 per_peer: pod_connections,
                 ..Limits::default()
             },
+            pod_events,
             clock: Clock::system(),
         })
     }

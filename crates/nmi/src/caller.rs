@@ -15,7 +15,7 @@ use podid_core::{Caller, Pod, Reason, Refusal, World};
 use podid_kernel::attest::{AttestError, Attestor};
 
 use crate::args::Attestation;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Recent};
 use crate::rate::{Bucket, Rates};
 
 /// A pod's connection.
@@ -24,6 +24,7 @@ pub(crate) struct Connection {
     peer: SocketAddr,
     local: SocketAddr,
     proof: OnceLock<Proof>,
+    recent: Recent,
 }
 
 /// Which pod opened the connection, and what it may still ask for.
@@ -40,12 +41,18 @@ impl Connection {
             peer,
             local,
             proof: OnceLock::new(),
+            recent: Recent::default(),
         }
     }
 
     /// The other end.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// What was counted last.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Whose it is, once that was found out.

@@ -112,14 +112,15 @@ impl<S: Source> Handler<S> {
             }
         };
         echo(&parts.headers, answer.headers_mut());
-        self.metrics.answered(&Done {
+        let done = Done {
             operation: record.operation,
             reason: code,
-            namespace: pod.as_ref().map(|pod| &**pod.namespace()),
+            namespace: pod.as_ref().map(|pod| pod.namespace()),
             resource: record.resource,
             status: answer.status().as_u16(),
             took: started.elapsed(),
-        });
+        };
+        self.metrics.answered(connection.recent(), &done);
         answer
     }
 

@@ -13,6 +13,7 @@ pub mod app;
 pub mod args;
 mod body;
 mod caller;
+mod events;
 mod forward;
 mod handler;
 mod log;

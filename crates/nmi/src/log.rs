@@ -1,4 +1,4 @@
-//! Refusals in the log: each once a minute for a pod (or an address) and reason, so that a loop in one pod does not
+//! Refusals in the log, and as events on pods: each once a minute for a pod (or an address) and reason, so that a loop in one pod does not
 //! fill the disk, and the first one is always there.
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use podid_core::{Pod, Reason};
 use tokio::time::Instant;
 
 use crate::answer::Refusal;
+use crate::events::{self, Told};
 
 /// How long the same line is held back.
 const AGAIN_AFTER: Duration = Duration::from_mins(1);
@@ -22,6 +23,8 @@ const MAX_REMEMBERED: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     lately: Mutex<HashMap<(Who, &'static str), Instant>>,
+    /// Where pods' owners are told as well.
+    pub(crate) events: Option<events::Sender>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +52,14 @@ impl Refusals {
             tracing::debug!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", refusal.text);
         } else {
             tracing::warn!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", refusal.text);
+            if let (Some(events), Some(pod)) = (&self.events, pod) {
+                // A full queue: the log has it.
+                let _dropped = events.try_send(Told {
+                    pod: pod.id.clone(),
+                    code,
+                    text: refusal.text.clone(),
+                });
+            }
         }
     }
 

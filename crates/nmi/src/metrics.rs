@@ -1,6 +1,7 @@
 //! What the agent counts. Every label has few values: nothing that a pod writes becomes a label as it is.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -122,22 +123,35 @@ impl Metrics {
         metrics
     }
 
-    /// One request was answered.
-    pub(crate) fn answered(&self, done: &Done<'_>) {
-        self.outcomes
-            .get_or_create(&Outcome {
-                operation: done.operation,
-                reason: done.reason,
-            })
-            .inc();
-        self.operations
-            .get_or_create(&Operation {
-                namespace: self.namespace(done.namespace),
-                operation_type: done.operation,
-                resource: done.resource,
-                status_code: done.status,
-            })
-            .observe(done.took.as_secs_f64());
+    /// One request was answered. A connection's requests are mostly alike: `recent` saves looking for their series.
+    pub(crate) fn answered(&self, recent: &Recent, done: &Done<'_>) {
+        let mut recent = recent.0.lock();
+        let series = match recent.take().filter(|series| series.is_of(done)) {
+            Some(series) => series,
+            None => self.series(done),
+        };
+        series.outcome.inc();
+        series.operation.observe(done.took.as_secs_f64());
+        *recent = Some(series);
+    }
+
+    fn series(&self, done: &Done<'_>) -> Series {
+        let outcome = self.outcomes.get_or_create(&Outcome {
+            operation: done.operation,
+            reason: done.reason,
+        });
+        let operation = self.operations.get_or_create(&Operation {
+            namespace: self.namespace(done.namespace.map(AsRef::as_ref)),
+            operation_type: done.operation,
+            resource: done.resource,
+            status_code: done.status,
+        });
+        Series {
+            of: (done.operation, done.reason, done.resource, done.status),
+            namespace: done.namespace.cloned(),
+            outcome: outcome.clone(),
+            operation: operation.clone(),
+        }
     }
 
     /// A connection that `enforce` would have refused.
@@ -166,6 +180,25 @@ impl Metrics {
     }
 }
 
+/// The series of the last request of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(Mutex<Option<Series>>);
+
+#[derive(Debug)]
+struct Series {
+    of: (&'static str, &'static str, &'static str, u16),
+    namespace: Option<Arc<str>>,
+    outcome: Counter,
+    operation: Histogram,
+}
+
+impl Series {
+    fn is_of(&self, done: &Done<'_>) -> bool {
+        self.of == (done.operation, done.reason, done.resource, done.status)
+            && self.namespace.as_ref() == done.namespace
+    }
+}
+
 /// A request that was answered.
 #[derive(Debug)]
 pub(crate) struct Done<'a> {
@@ -174,7 +207,7 @@ pub(crate) struct Done<'a> {
     /// Reason code.
     pub(crate) reason: &'static str,
     /// Namespace of the pod, when known.
-    pub(crate) namespace: Option<&'a str>,
+    pub(crate) namespace: Option<&'a Arc<str>>,
     /// The audience asked for, one of a few; empty when none was.
     pub(crate) resource: &'static str,
     /// HTTP status.
@@ -196,7 +229,7 @@ pub(crate) fn known_resource(resource: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn done<'a>(namespace: &'a str, resource: &'a str) -> Done<'a> {
+    fn done<'a>(namespace: &'a Arc<str>, resource: &str) -> Done<'a> {
         Done {
             operation: "token",
             reason: "token_issued",
@@ -211,10 +244,15 @@ mod tests {
     fn what_pods_write_makes_no_new_series() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let recent = Recent::default();
         for n in 0..1_000 {
-            metrics.answered(&done(&format!("ns-{n}"), &format!("https://{n}.example")));
+            let namespace = Arc::from(format!("ns-{n}"));
+            metrics.answered(&recent, &done(&namespace, &format!("https://{n}.example")));
         }
-        metrics.answered(&done("ns-1", "https://vault.azure.net/"));
+        let first = Arc::from("ns-1");
+        for _ in 0..2 {
+            metrics.answered(&recent, &done(&first, "https://vault.azure.net/"));
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let series = text
@@ -222,6 +260,8 @@ mod tests {
             .filter(|line| line.starts_with("aadpodidentity_") && line.contains("_count{"))
             .count();
         assert_eq!(series, MAX_NAMESPACES + 2, "{text}");
+        let known = r#"podid_nmi_requests_total{operation="token",reason="token_issued"} 1002"#;
+        assert!(text.contains(known), "{text}");
         assert!(text.contains(r#"resource="https://vault.azure.net""#) && !text.contains("999.example"));
     }
 }

@@ -1,6 +1,6 @@
 //! An emulated Kubernetes with our kinds, and what the tests put there.
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
@@ -117,6 +117,17 @@ impl Cluster {
     pub(crate) async fn exception(&self, namespace: &str, name: &str, labels: Value) {
         self.put::<AzurePodIdentityException>(namespace, name, json!({ "podLabels": labels }))
             .await;
+    }
+
+    /// What the owners of pods were told.
+    pub(crate) async fn events(&self, namespace: &str) -> Vec<Value> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let events = events.list(&kube::api::ListParams::default()).await.unwrap();
+        events
+            .items
+            .iter()
+            .map(|event| serde_json::to_value(event).unwrap())
+            .collect()
     }
 
     pub(crate) async fn delete_binding(&self, namespace: &str, name: &str) {

@@ -196,3 +196,37 @@ async fn told_to_stop_it_says_so_takes_nobody_new_and_finishes_what_it_has() {
         .unwrap()
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_refusal_is_told_on_the_pod_and_counted_up() {
+    let (cluster, imds, agent) = bound(&["--wait-timeout=1"]).await;
+    let other = format!("{T}{Q}&client_id={TWO}");
+    assert_eq!(agent.get("127.0.0.2", &other).await.status, 400);
+    let told = eventually("the pod has an event", || async {
+        cluster.events("shop").await.into_iter().next().ok_or("none")
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (
+            told["reason"].as_str(),
+            told["type"].as_str(),
+            told["involvedObject"]["name"].as_str()
+        ),
+        (Some("IdentityNotBound"), Some("Warning"), Some("demo"))
+    );
+    assert!(told["message"].as_str().unwrap().contains(TWO), "{told}");
+    // Another agent on the node, or this one after a restart: the same event.
+    let again = Agent::ready(&cluster, &imds, &["--wait-timeout=1"]).await;
+    assert_eq!(again.get("127.0.0.2", &other).await.status, 400);
+    eventually("it is counted up", || async {
+        let events = cluster.events("shop").await;
+        if events.len() == 1 && events[0]["count"] == 2 {
+            Ok(())
+        } else {
+            Err(events)
+        }
+    })
+    .await
+    .unwrap();
+}

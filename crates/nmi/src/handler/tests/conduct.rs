@@ -1,0 +1,161 @@
+//! Waiting, staying with the pod that asked, and what is closed.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn paths_that_can_be_read_in_two_ways_are_refused_also_for_excepted_pods() {
+    let node = plain();
+    for from in ["10.0.0.1", "10.0.0.5"] {
+        for path in [
+            "/metadata\\identity/oauth2/token",
+            "/metadata/identity%5Coauth2/token",
+            "/metadata/identity/oauth2/tok%2565n",
+        ] {
+            let got = node.get(from, &format!("{path}{Q}")).await;
+            assert_eq!(
+                (got.error(), got.reason()),
+                ((400, "invalid_request"), "path_invalid"),
+                "{path}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocked_instance_metadata_is_the_originals_403() {
+    let node = node(None, |handler| handler.policy.instance = Access::Blocked);
+    let got = node
+        .get("10.0.0.5", "/metadata/instance?api-version=2021-02-01")
+        .await;
+    assert_eq!((got.status.as_u16(), got.reason()), (403, "path_closed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_that_arrives_during_the_request_ends_its_wait() {
+    let mut node = plain();
+    let handler = &node.handler;
+    let on = connection("10.0.0.4");
+    let request = Request::builder()
+        .uri(format!("{T}{Q}"))
+        .header("Metadata", "true");
+    let request = request
+        .body(Full::new(Bytes::new()).map_err(|never| match never {}))
+        .unwrap();
+    let asked = handler.answer(&on, request);
+    let bound = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        node.bindings.apply(binding("late", "nobody", "two"));
+    };
+    let before = Instant::now();
+    let (answer, ()) = tokio::join!(asked, bound);
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(before.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_waited_for_in_vain_is_refused_at_once_until_something_changes() {
+    let mut node = plain();
+    let at = format!("{T}{Q}");
+    let took = async |node: &Node| {
+        let before = Instant::now();
+        let got = node.get("10.0.0.4", &at).await;
+        (got.reason().to_owned(), before.elapsed().as_secs())
+    };
+    assert_eq!(took(&node).await, ("no_binding".to_owned(), 20));
+    assert_eq!(took(&node).await, ("no_binding".to_owned(), 0));
+    node.bindings.apply(binding("else", "elsewhere", "two"));
+    tokio::task::yield_now().await;
+    assert_eq!(took(&node).await, ("no_binding".to_owned(), 20));
+    node.bindings.apply(binding("late", "nobody", "two"));
+    tokio::task::yield_now().await;
+    assert_eq!(took(&node).await, (String::new(), 0));
+    // A removal is news, not lateness.
+    node.bindings.delete(binding("late", "nobody", "two"));
+    tokio::task::yield_now().await;
+    assert_eq!(took(&node).await, ("binding_removed".to_owned(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_watches_have_seen_everything_absence_is_a_503() {
+    let node = plain();
+    let unlisted = node.handler.world.feed::<Bindings>();
+    let got = node.get("10.0.0.4", &format!("{T}{Q}")).await;
+    assert_eq!(
+        (got.error(), got.reason()),
+        ((503, "temporarily_unavailable"), "not_synced")
+    );
+    // What is known is served meanwhile.
+    assert_eq!(
+        node.get("10.0.0.1", &format!("{T}{Q}")).await.token(),
+        "head.one.tail"
+    );
+    drop(unlisted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_stays_with_the_pod_that_opened_it() {
+    let node = plain();
+    let (mine, at) = (connection("10.0.0.1"), format!("{T}{Q}"));
+    let headers = [("Metadata", "true")];
+    assert_eq!(
+        node.ask_on(&mine, Method::GET, &at, &headers).await.token(),
+        "head.one.tail"
+    );
+    // The address goes to a pod of another namespace that has the same label.
+    let mut pods = node.handler.world.feed::<Pods>();
+    pods.reset(vec![pod(
+        "heir",
+        "bank",
+        "10.0.0.1",
+        json!({ "aadpodidbinding": "one" }),
+    )]);
+    let got = node.ask_on(&mine, Method::GET, &at, &headers).await;
+    assert_eq!(
+        (got.error(), got.reason()),
+        ((400, "invalid_request"), "pod_gone")
+    );
+    assert_eq!(got.headers["connection"], "close");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_loses_its_ids_is_absent_and_comes_back() {
+    let mut node = plain();
+    let at = format!("{T}{Q}");
+    node.identities.apply(seen(
+        json!({ "metadata": { "name": "one", "namespace": "shop" }, "spec": {} }),
+    ));
+    tokio::task::yield_now().await;
+    assert_eq!(node.get("10.0.0.1", &at).await.status, StatusCode::BAD_REQUEST);
+    node.identities.apply(identity("one", ONE));
+    tokio::task::yield_now().await;
+    assert_eq!(node.get("10.0.0.1", &at).await.token(), "head.one.tail");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_principal_of_several_tenants_gets_a_list_and_federation_says_that_it_is_not_there() {
+    let mut node = plain();
+    node.identities.apply(seen(json!({
+        "metadata": { "name": "two", "namespace": "shop" },
+        "spec": {
+            "type": 1, "clientID": TWO, "tenantID": "contoso.com", "auxiliaryTenantIDs": ["a.example", "b.example"],
+            "clientPassword": { "name": "s" },
+        },
+    })));
+    node.identities.apply(seen(json!({
+        "metadata": { "name": "one", "namespace": "shop", "annotations": { "podid.dev/source": "federation" } },
+        "spec": { "clientID": ONE },
+    })));
+    tokio::task::yield_now().await;
+    let got = node.get("10.0.0.2", &format!("{T}{Q}&client_id={TWO}")).await;
+    let tokens = got.body.as_array().unwrap();
+    assert!(
+        tokens.len() == 3 && tokens.iter().all(|token| token["client_id"] == TWO),
+        "{tokens:?}"
+    );
+    assert_eq!(node.calls(), 3);
+    let refused = node.get("10.0.0.1", &format!("{T}{Q}")).await;
+    assert_eq!(
+        (refused.error(), refused.reason()),
+        ((400, "invalid_request"), "source_unsupported")
+    );
+}
