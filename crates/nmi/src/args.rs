@@ -1,6 +1,8 @@
 //! The agent's flags. Names and defaults are the original's where a flag still means something; each is also read
 //! from `PODID_<FLAG>`.
 
+mod legacy;
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use podid_rt::clock::Clock;
 use podid_rt::logging::LogArgs;
 use reqwest::Url;
 
+pub use self::legacy::LegacyArgs;
 use crate::app::{AppConfig, Entrance};
 use crate::rate::RateLimit;
 use crate::server::Limits;
@@ -201,6 +204,10 @@ pub struct NmiArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help's heading")]
+    pub legacy: LegacyArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would become the help's heading")]
     pub log: LogArgs,
 }
 
@@ -332,6 +339,7 @@ impl NmiArgs {
             block_instance_metadata,
             pod_events,
             drain_deadline: _,
+            legacy: _,
             log: _,
         } = self;
         let target = SocketAddrV4::new(metadata_ip, metadata_port);
@@ -493,6 +501,35 @@ mod tests {
             (args.node.as_deref(), args.wait_timeout),
             (Some("n2"), Duration::from_secs(5))
         );
+    }
+
+    #[test]
+    fn the_originals_manifests_are_taken_and_what_means_nothing_is_said() {
+        // The arguments of the original's managed-mode DaemonSet, and some that its chart can add.
+        let nmi = Nmi::try_parse_from([
+            "nmi",
+            "--node=n1",
+            "--http-probe-port=8085",
+            "--enableScaleFeatures=true",
+            "--metadata-header-required=true",
+            "--operation-mode=Managed",
+            "--forceNamespaced",
+            "--block-instance-metadata=true",
+            "--find-identity-retry-interval",
+            "5",
+            "--ipt-update-interval-sec=60",
+            "--v=5",
+        ])
+        .unwrap();
+        assert!(nmi.run.force_namespaced && nmi.run.block_instance_metadata);
+        let flags: Vec<_> = nmi
+            .run
+            .legacy
+            .notices()
+            .into_iter()
+            .map(|(flag, _)| flag)
+            .collect();
+        assert_eq!(flags, ["--find-identity-retry-interval", "-v"]);
     }
 
     #[test]

@@ -21,7 +21,9 @@ use crate::body::{AnswerBody, BodyError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long it may take for a whole answer. Source: 30 s is the shortest read limit of a known client.
 const TIMEOUT: Duration = Duration::from_secs(25);
-/// Most bytes of a request body, in bytes; a scheduled-events approval has a few hundred.
+/// How long a client may take to send a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes of a request body; a scheduled-events approval has a few hundred.
 const MAX_REQUEST: usize = 64 * 1024;
 /// Most bytes of an answer, in bytes; instance metadata with user data has up to 64 KiB of it in base64.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -54,7 +56,15 @@ impl Forward {
     {
         let url = self.target(path, parts.uri.query())?;
         // Read whole, so that it goes upstream with a length.
-        let body = whole(body).await?;
+        let body = tokio::time::timeout(BODY_TIMEOUT, whole(body))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Refusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "body_late",
+                    "The request body did not come in time",
+                ))
+            })?;
         let request = self
             .client
             .request(parts.method.clone(), url)

@@ -30,6 +30,9 @@ impl NmiArgs {
         // A second installation changes nothing.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let stop = Stop::on_signals().context("listen to signals")?;
+        for (flag, instead) in self.legacy.notices() {
+            tracing::warn!(flag, "this flag of the original means nothing here: {instead}");
+        }
         let node = self
             .node
             .clone()

@@ -53,11 +53,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A node runs at most 250 pods, whose SDKs hold one to three connections each.
+    /// SDKs hold one to three connections each, and a pod may have several programs. No hundred pods together can
+    /// take all places.
     fn default() -> Self {
         Self {
-            connections: 4096,
-            per_peer: 128,
+            connections: 8192,
+            per_peer: 64,
         }
     }
 }
