@@ -34,6 +34,8 @@ enum Chore {
     /// Run real programs against the sandbox
     #[command(subcommand)]
     E2e(e2e::Suite),
+    /// OCI images of the agent, the controller, the demo and the command line, without a container engine
+    Image(image::ImageArgs),
     /// A real Kubernetes on this machine, in namespaces of its own: control plane and nodes
     #[command(subcommand)]
     Kube(kube::Command),
@@ -51,6 +53,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Generate { check } => generate::run(check)?,
         Chore::Tidy => tidy::run()?,
         Chore::E2e(suite) => suite.run()?,
+        Chore::Image(args) => image::run(&args)?,
         Chore::Kube(command) => return kube::run(command),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,154 @@
+//! The static programs that go into images, built by cargo in a target folder of their own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use super::{Image, sbom};
+use crate::kube::tools::target_folder;
+
+/// What was built, for one target.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    target: String,
+    executables: BTreeMap<String, PathBuf>,
+}
+
+impl Programs {
+    /// Builds the images' packages. Symbols are left out; no path of this machine stays in them.
+    pub(super) fn build(images: &[Image], target: &str, profile: &str) -> anyhow::Result<Self> {
+        if !installed(target) {
+            bail!("the Rust target {target} is not installed; run `rustup target add {target}`");
+        }
+        let root = crate::root()?;
+        let folder = target_folder()?.join("image");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .current_dir(&root)
+            .args(["build", "--locked", "--message-format=json-render-diagnostics"])
+            .args(["--target", target, "--profile", profile, "--target-dir"])
+            .arg(&folder);
+        for image in images {
+            cargo.args(["--package", image.name, "--bins"]);
+        }
+        let key = profile.to_uppercase();
+        cargo
+            .env(format!("CARGO_PROFILE_{key}_DEBUG"), "0")
+            .env(format!("CARGO_PROFILE_{key}_STRIP"), "symbols")
+            .env("CARGO_ENCODED_RUSTFLAGS", remapped(&root))
+            .env("CARGO_TERM_COLOR", "never");
+        for (name, value) in c_compiler(target) {
+            if std::env::var_os(&name).is_none() {
+                cargo.env(name, value);
+            }
+        }
+        let output = cargo
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .context("run cargo build")?;
+        if !output.status.success() {
+            bail!("the programs for {target} were not built; what cargo said is above");
+        }
+        let mut executables = BTreeMap::new();
+        for message in cargo_metadata::Message::parse_stream(output.stdout.as_slice()) {
+            if let cargo_metadata::Message::CompilerArtifact(artifact) =
+                message.context("read cargo's messages")?
+                && let Some(executable) = artifact.executable
+            {
+                // `…/podid-nmi/crates/…#podid-nmi@0.1.0` and `path+file://…#0.1.0` are both package ids: the manifest
+                // is what tells.
+                executables.insert(
+                    package_of(artifact.manifest_path.as_std_path()),
+                    executable.into_std_path_buf(),
+                );
+            }
+        }
+        Ok(Self {
+            target: target.to_owned(),
+            executables,
+        })
+    }
+
+    /// A package's program.
+    pub(crate) fn path(&self, package: &str) -> anyhow::Result<PathBuf> {
+        let folder = package.trim_start_matches("podid-");
+        self.executables
+            .get(folder)
+            .cloned()
+            .with_context(|| format!("cargo built no program of {package}"))
+    }
+
+    /// The list of what is in a package's program.
+    pub(super) fn sbom(&self, package: &str) -> anyhow::Result<Vec<u8>> {
+        sbom::of(&crate::root()?, package, &self.target)
+    }
+
+    /// The target's architecture as OCI calls it.
+    pub(super) fn architecture(&self) -> anyhow::Result<&'static str> {
+        architecture(&self.target)
+    }
+}
+
+/// The folder's name of a package of ours.
+fn package_of(manifest: &Path) -> String {
+    let folder = manifest.parent().and_then(Path::file_name).unwrap_or_default();
+    folder.to_string_lossy().into_owned()
+}
+
+fn architecture(target: &str) -> anyhow::Result<&'static str> {
+    match target.split('-').next() {
+        Some("x86_64") => Ok("amd64"),
+        Some("aarch64") => Ok("arm64"),
+        _ => bail!("{target} is no target that images are made for: x86_64-… or aarch64-…"),
+    }
+}
+
+/// Compiler flags, separated as cargo wants them: the same bytes wherever the sources and the registry lie.
+fn remapped(root: &Path) -> String {
+    let mut flags = vec![format!("--remap-path-prefix={}=podid", root.display())];
+    let home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    if let Some(home) = home {
+        flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
+    }
+    flags.join("\u{1f}")
+}
+
+/// The C compiler for a musl target, where none is set: `musl-gcc` if there is one, else the machine's, which is enough
+/// for the little C that ring has.
+fn c_compiler(target: &str) -> Vec<(String, String)> {
+    let here = target.starts_with(std::env::consts::ARCH);
+    if !here || !target.ends_with("-musl") {
+        return Vec::new();
+    }
+    let musl = Command::new("musl-gcc").arg("--version").output().is_ok();
+    let compiler = if musl { "musl-gcc" } else { "cc" };
+    vec![(format!("CC_{}", target.replace('-', "_")), compiler.to_owned())]
+}
+
+fn installed(target: &str) -> bool {
+    let Ok(output) = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", target])
+        .output()
+    else {
+        return false;
+    };
+    Path::new(String::from_utf8_lossy(&output.stdout).trim()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_named_as_oci_does() {
+        assert_eq!(architecture("aarch64-unknown-linux-musl").unwrap(), "arm64");
+        let refused = architecture("riscv64gc-unknown-linux-gnu")
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("riscv64gc"), "{refused}");
+    }
+}
