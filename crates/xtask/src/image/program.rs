@@ -31,8 +31,9 @@ impl Programs {
             .args(["--target", target, "--profile", profile, "--target-dir"])
             .arg(&folder);
         for image in images {
-            cargo.args(["--package", image.name, "--bins"]);
+            cargo.args(["--package", image.name]);
         }
+        cargo.arg("--bins");
         let key = profile.to_uppercase();
         cargo
             .env(format!("CARGO_PROFILE_{key}_DEBUG"), "0")

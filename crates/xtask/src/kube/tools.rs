@@ -172,7 +172,11 @@ impl Tools {
             .find_map(|line| line.trim().strip_prefix("helm.sh/helm/v3 "))
             .and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
             .context("kubeall/go.mod names no helm")?;
-        let flags = format!("-s -w -X helm.sh/helm/v3/internal/version.version={helm}");
+        let charts = "helm.sh/helm/v3/pkg/chartutil";
+        let flags = format!(
+            "-s -w -X helm.sh/helm/v3/internal/version.version={helm} -X {charts}.k8sVersionMajor=1 \
+             -X {charts}.k8sVersionMinor={minor}"
+        );
         self.go_build(module, "helm.sh/helm/v3/cmd/helm", "helm", &flags)
     }
 

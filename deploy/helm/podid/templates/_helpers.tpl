@@ -1,0 +1,50 @@
+{{- define "podid.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "podid.fullname" -}}
+{{- default (include "podid.name" .) .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "podid.labels" -}}
+app.kubernetes.io/name: {{ include "podid.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- /* With (list . "nmi"): what selects a component's pods. Never changed: selectors are immutable. */ -}}
+{{- define "podid.selector" -}}
+{{- $top := index . 0 -}}
+app.kubernetes.io/name: {{ include "podid.name" $top }}
+app.kubernetes.io/instance: {{ $top.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- /* With (list . .Values.nmi) */ -}}
+{{- define "podid.image" -}}
+{{- $top := index . 0 -}}
+{{- $one := index . 1 -}}
+{{- printf "%s/%s:%s" $top.Values.image.repository $one.image (coalesce $one.tag $top.Values.image.tag $top.Chart.AppVersion) -}}
+{{- end -}}
+
+{{- /* Two interceptors never run beside each other. Empty where the cluster cannot be asked (helm template). */ -}}
+{{- define "podid.refuseOther" -}}
+{{- range (lookup "apps/v1" "DaemonSet" "" "").items -}}
+{{- $set := . -}}
+{{- range .spec.template.spec.containers -}}
+{{- if regexMatch "aad-pod-identity/nmi[:@]" .image -}}
+{{- fail (printf "aad-pod-identity already intercepts the metadata service here: its NMI is DaemonSet %s/%s; remove it first (helm uninstall aad-pod-identity, or az aks update --disable-pod-identity), then install podid" $set.metadata.namespace $set.metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range (lookup "apps/v1" "Deployment" "" "").items -}}
+{{- $set := . -}}
+{{- range .spec.template.spec.containers -}}
+{{- if regexMatch "aad-pod-identity/mic[:@]" .image -}}
+{{- fail (printf "aad-pod-identity already assigns identities here: its MIC is Deployment %s/%s; remove it first (helm uninstall aad-pod-identity), then install podid" $set.metadata.namespace $set.metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
