@@ -3,6 +3,7 @@
 
 use clap::Subcommand;
 
+pub(crate) mod kube;
 mod sandbox;
 pub(crate) mod sdk;
 
@@ -11,6 +12,10 @@ pub(crate) mod sdk;
 pub(crate) enum Suite {
     /// Real Azure SDKs, each as a pod of the sandbox: DefaultAzureCredential and a named identity, cold and warm
     Sdk(sdk::SdkArgs),
+    /// podid on real nodes, installed by its chart: the tutorial, refusals, restarts, removal
+    Kube(kube::KubeArgs),
+    /// The contract of the embedded Kubernetes API, against a real API server
+    KubeContract,
 }
 
 impl Suite {
@@ -18,6 +23,8 @@ impl Suite {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Sdk(args) => sdk::run(&args),
+            Self::Kube(args) => kube::run(&args),
+            Self::KubeContract => kube::contract(),
         }
     }
 }

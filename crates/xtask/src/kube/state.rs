@@ -131,7 +131,7 @@ impl State {
     }
 
     /// Ends what was started and removes the folder. Nothing to do is fine.
-    pub(super) fn clear(&self) -> anyhow::Result<()> {
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
         if let Some(started) = self.started()? {
             started.supervisor.end()?;
             for node in &started.nodes {

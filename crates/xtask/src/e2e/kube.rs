@@ -1,0 +1,94 @@
+//! Real Kubernetes: podid on real nodes through its chart, and the contract of the embedded API against a real API
+//! server. Needs root, Go, a C compiler, curl and Debian's apt-get; see `cargo xtask kube`.
+
+mod azure;
+mod story;
+mod workload;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::kube::cluster::Cluster;
+use crate::kube::state::State;
+use crate::printer;
+
+/// Flags of the run on real nodes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct KubeArgs {
+    /// Leave the cluster up at the end, for a look (`cargo xtask kube env --state target/kube/e2e`)
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs podid on two real nodes, from `helm install` to `helm uninstall`.
+pub(crate) fn run(args: &KubeArgs) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("real nodes need root: a kubelet makes control groups and mounts");
+    }
+    if Command::new("curl").arg("--version").output().is_err() {
+        bail!("`curl` is not in the PATH, and the run asks with it from inside the cluster's network");
+    }
+    let steps = Steps::default();
+    with_cluster("target/kube/e2e", args.keep, |cluster| {
+        story::tell(cluster, &steps)
+    })?;
+    printer::line(&format!("{} steps held", steps.count.get()));
+    Ok(())
+}
+
+/// Runs kube-emulator's contract tests against a real API server.
+pub(crate) fn contract() -> anyhow::Result<()> {
+    with_cluster("target/kube/contract", false, |cluster| {
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["test", "--package", "podid-kube-emulator", "--test", "contract"])
+            .env("PODID_CONTRACT_KUBECONFIG", cluster.kubeconfig("admin"))
+            .current_dir(crate::root()?)
+            .status()
+            .context("run cargo test")?;
+        if !status.success() {
+            bail!(
+                "the real API server does not do what the tests say; the embedded one is wrong, or the test is"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// A fresh cluster for `work`; gone afterwards, whatever happened, unless it is to be kept.
+fn with_cluster(
+    folder: &str,
+    keep: bool,
+    work: impl FnOnce(&Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let state = State::new(Some(&crate::root()?.join(folder)))?;
+    state.clear()?;
+    let cluster = Cluster::up(state)?;
+    let done = work(&cluster);
+    if keep {
+        printer::note(&format!(
+            "the cluster is left up: {}",
+            cluster.kubeconfig("admin").display()
+        ));
+        return done;
+    }
+    done.and(cluster.down())
+}
+
+/// Says what is being done, and how long it took.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    count: std::cell::Cell<usize>,
+}
+
+impl Steps {
+    fn step<T>(&self, what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let start = Instant::now();
+        let done = work().with_context(|| what.to_owned())?;
+        self.count.set(self.count.get() + 1);
+        printer::line(&format!("ok {:>6.1} s  {what}", start.elapsed().as_secs_f32()));
+        Ok(done)
+    }
+}
