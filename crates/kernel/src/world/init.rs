@@ -187,5 +187,6 @@ fn close_all(last: OwnedFd) {
 fn close_range(first: i32, last: i32) -> bool {
     let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
     // SAFETY: init uses no descriptor from here on and drops no owner of one: it leaves by `_exit`.
-    first > last || unsafe { libc::close_range(first, last, 0) } == 0
+    // By number: libc has no name for it on every target.
+    first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
 }
