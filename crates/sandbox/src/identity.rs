@@ -60,7 +60,7 @@ pub async fn environment(client: &Client, pod: &Pod) -> BTreeMap<String, OsStrin
 /// The first identity by name that `selector` selects in `namespace`: of the profile, else of hand-made bindings.
 pub async fn find(client: &Client, namespace: &str, selector: &str) -> Result<Option<Known>, kube::Error> {
     let profile = Api::<PodIdentityProfile>::all(client.clone())
-        .get_opt(podid_api::names::PROFILE)
+        .get_opt(podid_api::names::PROFILE_NAME)
         .await?;
     let mut entries = profile
         .and_then(|profile| profile.spec.user_assigned_identities)

@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use crate::fabric::NodeNetwork;
 use crate::programs::Programs;
 use attach::Attachments;
+pub use scheduler::{arch, labels};
 use worker::{Wish, Worker};
 
 /// What is the same for all pods.

@@ -1,1 +1,34 @@
-//! One machine as a cluster with pod identity.
+//! One machine as a cluster with pod identity: emulators of Azure and Kubernetes, nodes and pods as network
+//! namespaces, the real agent and controller.
+//!
+//! ```text
+//! up ─▶ folder, doors ─▶ world::enter ─┬─ supervisor outside: waits, cleans up
+//!                                      └─ inside: networks, emulators, controller, agents, kubelet
+//! run, env, down, demo ─▶ control socket, loopback doors
+//! ```
+
+mod arm;
+pub mod args;
+mod az;
+mod certificates;
+pub mod control;
+mod down;
+mod env;
+mod fabric;
+mod failure;
+pub mod handover;
+mod identity;
+mod kubelet;
+pub mod layout;
+mod programs;
+mod relay;
+mod run;
+mod runner;
+mod services;
+mod spawned;
+pub mod state;
+mod story;
+mod up;
+mod world;
+
+pub use args::Sandbox;

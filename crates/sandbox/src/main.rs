@@ -1,3 +1,9 @@
-//! `podid-sandbox`.
+//! `podid-sandbox`: parse, run. There is no runtime here: `up` enters its world before one exists.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    podid_sandbox::Sandbox::parse().run()
+}

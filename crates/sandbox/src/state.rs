@@ -4,13 +4,12 @@
 //! claim(name) ─▶ folder with our flock ─▶ … ─▶ remove
 //!                └─ its owner was killed: no flock ─▶ found by the next claim or sweep ─▶ removed
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 /// The longest path of a Unix socket. Source: unix(7), `sun_path` with its closing zero.
@@ -30,7 +29,7 @@ pub struct Folder {
     path: PathBuf,
     name: WorldName,
     // Held for its lock.
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 /// Something about a world's folder did not work.
@@ -228,29 +227,30 @@ impl Folder {
 }
 
 enum Lock {
-    Ours(Flock<File>),
+    Ours(File),
     Theirs,
     Gone,
 }
 
-/// Tries to lock the folder; the lock is on the folder itself, so that it leaves no file of its own.
+/// Tries to lock the folder; the lock is on the folder itself, so that it leaves no file of its own. It ends when the
+/// last process that has the file open ends: a supervisor and its world share it.
 fn lock(path: &Path) -> Result<Lock, StateError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Gone),
         Err(error) => return Err(StateError::io("open", path)(error)),
     };
-    let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(locked) => locked,
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(Lock::Theirs),
-        Err((_, errno)) => return Err(StateError::io("lock", path)(errno.into())),
-    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Lock::Theirs),
+        Err(TryLockError::Error(error)) => return Err(StateError::io("lock", path)(error)),
+    }
     // Its last owner may have removed it between our opening and locking it.
     let identity = |seen: fs::Metadata| (seen.dev(), seen.ino());
-    let ours = locked.metadata().map(identity).ok();
+    let ours = file.metadata().map(identity).ok();
     let there = fs::symlink_metadata(path).map(identity).ok();
     Ok(if ours.is_some() && ours == there {
-        Lock::Ours(locked)
+        Lock::Ours(file)
     } else {
         Lock::Gone
     })

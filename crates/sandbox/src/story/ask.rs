@@ -149,7 +149,7 @@ async fn ask(http: &reqwest::Client, url: &str, keys: &Keys) -> Outcome {
 }
 
 /// An error with all its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

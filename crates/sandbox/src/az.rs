@@ -7,8 +7,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::arm::{Arm, ArmError};
-use super::transcript::Failure;
+use crate::arm::{Arm, ArmError};
+use crate::failure::Failure;
 
 const GROUPS: &str = "2024-11-01";
 const IDENTITY: &str = "2025-05-31-preview";
@@ -27,46 +27,46 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// The text of the preview extension when kubenet lacks its own flag.
 /// Source: azure-cli-extensions, aks-preview, `_validate_pod_identity_with_kubenet`.
-pub(super) const KUBENET_REFUSAL: &str =
+pub(crate) const KUBENET_REFUSAL: &str =
     "--enable-pod-identity-with-kubenet is required for enabling pod identity addon when using Kubenet network plugin";
 
 /// What the tutorial says of kubenet; printed when it is used all the same.
-pub(super) const KUBENET_WARNING: &str = "kubenet is not recommended for pod identity: a pod with NET_RAW can forge \
+pub(crate) const KUBENET_WARNING: &str = "kubenet is not recommended for pod identity: a pod with NET_RAW can forge \
      another pod's address. Drop NET_RAW by policy (requiredDropCapabilities: [NET_RAW])";
 
 /// The `az` of the story.
-pub(super) struct Az {
-    pub(super) arm: Arm,
-    pub(super) subscription: String,
+pub(crate) struct Az {
+    pub(crate) arm: Arm,
+    pub(crate) subscription: String,
 }
 
 /// A managed identity.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Identity {
-    pub(super) id: String,
-    pub(super) client_id: String,
-    pub(super) principal_id: String,
+pub(crate) struct Identity {
+    pub(crate) id: String,
+    pub(crate) client_id: String,
+    pub(crate) principal_id: String,
 }
 
 /// A managed cluster, as far as the story looks at it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cluster {
-    pub(super) id: String,
-    pub(super) node_group: String,
-    pub(super) kubelet_client_id: String,
+pub(crate) struct Cluster {
+    pub(crate) id: String,
+    pub(crate) node_group: String,
+    pub(crate) kubelet_client_id: String,
 }
 
 /// A pod identity, as `pod-identity add` takes it.
-pub(super) struct PodIdentity<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) name: &'a str,
-    pub(super) identity: &'a Identity,
-    pub(super) selector: Option<&'a str>,
+pub(crate) struct PodIdentity<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) identity: &'a Identity,
+    pub(crate) selector: Option<&'a str>,
 }
 
 /// The network of a new cluster.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Network {
+pub(crate) enum Network {
     Azure,
     /// Without the second flag.
     Kubenet,
@@ -92,22 +92,22 @@ impl Az {
     }
 
     /// `az group create`.
-    pub(super) async fn group_create(&self, name: &str) -> Result<(), ArmError> {
+    pub(crate) async fn group_create(&self, name: &str) -> Result<(), ArmError> {
         self.arm.put(&self.group_path(name), GROUPS, &json!({ "location": LOCATION })).await.map(drop)
     }
 
     /// `az group show --query id`.
-    pub(super) async fn group_id(&self, name: &str) -> Result<String, ArmError> {
+    pub(crate) async fn group_id(&self, name: &str) -> Result<String, ArmError> {
         Ok(text(&self.arm.get(&self.group_path(name), GROUPS).await?, "/id"))
     }
 
     /// `az group delete --yes`.
-    pub(super) async fn group_delete(&self, name: &str) -> Result<(), ArmError> {
+    pub(crate) async fn group_delete(&self, name: &str) -> Result<(), ArmError> {
         self.arm.delete(&self.group_path(name), GROUPS).await
     }
 
     /// `az aks create --enable-pod-identity`. The extension itself refuses kubenet without the second flag.
-    pub(super) async fn aks_create(&self, group: &str, name: &str, network: Network) -> Result<Cluster, Failure> {
+    pub(crate) async fn aks_create(&self, group: &str, name: &str, network: Network) -> Result<Cluster, Failure> {
         if network == Network::Kubenet {
             return Err(Failure::said(KUBENET_REFUSAL));
         }
@@ -115,7 +115,7 @@ impl Az {
     }
 
     /// The PUT of `az aks create`, whatever the extension thinks of it.
-    pub(super) async fn aks_put(&self, group: &str, name: &str, network: Network) -> Result<Cluster, ArmError> {
+    pub(crate) async fn aks_put(&self, group: &str, name: &str, network: Network) -> Result<Cluster, ArmError> {
         let path = self.cluster_path(group, name);
         match self.arm.get(&path, CLUSTER).await {
             Err(error) if error.is(StatusCode::NOT_FOUND) => {}
@@ -159,7 +159,7 @@ impl Az {
     }
 
     /// `az aks show`.
-    pub(super) async fn aks_show(&self, group: &str, name: &str) -> Result<Cluster, ArmError> {
+    pub(crate) async fn aks_show(&self, group: &str, name: &str) -> Result<Cluster, ArmError> {
         let found = self.arm.get(&self.cluster_path(group, name), CLUSTER).await?;
         Ok(Cluster {
             id: text(&found, "/id"),
@@ -169,34 +169,67 @@ impl Az {
     }
 
     /// The managed cluster as ARM has it.
-    pub(super) async fn aks_raw(&self, group: &str, name: &str) -> Result<Value, ArmError> {
+    pub(crate) async fn aks_raw(&self, group: &str, name: &str) -> Result<Value, ArmError> {
         self.arm.get(&self.cluster_path(group, name), CLUSTER).await
     }
 
+    /// The first managed cluster with pod identity, its group and name.
+    pub(crate) async fn aks_with_pod_identity(&self) -> Result<Option<(String, String)>, ArmError> {
+        let path = format!(
+            "/subscriptions/{}/providers/Microsoft.ContainerService/managedClusters",
+            self.subscription
+        );
+        let all = self.arm.list(&path, CLUSTER, "").await?;
+        let enabled = all
+            .iter()
+            .find(|item| item.pointer("/properties/podIdentityProfile/enabled") == Some(&json!(true)));
+        Ok(enabled.and_then(|item| {
+            let id = text(item, "/id");
+            Some((id.split('/').nth(4)?.to_owned(), text(item, "/name")))
+        }))
+    }
+
+    /// Selector and identity's resource id of a pod identity, if there is one of that name.
+    pub(crate) async fn pod_identity_show(
+        &self,
+        group: &str,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(String, String)>, Failure> {
+        let mut found = self.aks_raw(group, cluster).await?;
+        let entry = entries(&mut found, IDENTITIES)?.iter().find(|entry| is(entry, namespace, name));
+        Ok(entry.map(|entry| {
+            let selector = text(entry, "/bindingSelector");
+            let selector = if selector.is_empty() { name.to_owned() } else { selector };
+            (selector, text(entry, "/identity/resourceId"))
+        }))
+    }
+
     /// `az aks delete --yes`.
-    pub(super) async fn aks_delete(&self, group: &str, name: &str) -> Result<(), ArmError> {
+    pub(crate) async fn aks_delete(&self, group: &str, name: &str) -> Result<(), ArmError> {
         self.arm.delete(&self.cluster_path(group, name), CLUSTER).await
     }
 
     /// `az identity create`.
-    pub(super) async fn identity_create(&self, group: &str, name: &str) -> Result<Identity, ArmError> {
+    pub(crate) async fn identity_create(&self, group: &str, name: &str) -> Result<Identity, ArmError> {
         let location = text(&self.arm.get(&self.group_path(group), GROUPS).await?, "/location");
         let body = json!({ "location": location });
         Ok(identity(&self.arm.put(&self.identity_path(group, name), IDENTITY, &body).await?))
     }
 
     /// `az identity show`.
-    pub(super) async fn identity_show(&self, group: &str, name: &str) -> Result<Identity, ArmError> {
+    pub(crate) async fn identity_show(&self, group: &str, name: &str) -> Result<Identity, ArmError> {
         Ok(identity(&self.arm.get(&self.identity_path(group, name), IDENTITY).await?))
     }
 
     /// `az identity delete`.
-    pub(super) async fn identity_delete(&self, group: &str, name: &str) -> Result<(), ArmError> {
+    pub(crate) async fn identity_delete(&self, group: &str, name: &str) -> Result<(), ArmError> {
         self.arm.delete(&self.identity_path(group, name), IDENTITY).await
     }
 
     /// The scale sets of a group, their ids.
-    pub(super) async fn scale_sets(&self, group: &str) -> Result<Vec<String>, ArmError> {
+    pub(crate) async fn scale_sets(&self, group: &str) -> Result<Vec<String>, ArmError> {
         let path = format!(
             "/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachineScaleSets",
             self.subscription
@@ -205,7 +238,7 @@ impl Az {
     }
 
     /// `az role assignment create --role ROLE --assignee-object-id … --scope SCOPE`. Doing it twice is no error.
-    pub(super) async fn role_assignment_create(&self, role: &str, principal_id: &str, scope: &str) -> Result<(), ArmError> {
+    pub(crate) async fn role_assignment_create(&self, role: &str, principal_id: &str, scope: &str) -> Result<(), ArmError> {
         let path = format!("{scope}/providers/Microsoft.Authorization/roleDefinitions");
         let found = self.arm.list(&path, ROLE_DEFINITIONS, &format!("roleName eq '{role}'")).await?;
         let Some(definition) = found.first().map(|item| text(item, "/id")) else {
@@ -223,7 +256,7 @@ impl Az {
     }
 
     /// `az aks pod-identity add`; returns when the entry is in force in the cluster.
-    pub(super) async fn pod_identity_add(&self, group: &str, cluster: &str, new: PodIdentity<'_>) -> Result<(), Failure> {
+    pub(crate) async fn pod_identity_add(&self, group: &str, cluster: &str, new: PodIdentity<'_>) -> Result<(), Failure> {
         let mut found = self.enabled(group, cluster).await?;
         self.grant_to_cluster(&found, &new.identity.id).await?;
         let mut entry = json!({
@@ -241,12 +274,12 @@ impl Az {
     }
 
     /// `az aks pod-identity delete`.
-    pub(super) async fn pod_identity_delete(&self, group: &str, cluster: &str, namespace: &str, name: &str) -> Result<(), Failure> {
+    pub(crate) async fn pod_identity_delete(&self, group: &str, cluster: &str, namespace: &str, name: &str) -> Result<(), Failure> {
         self.remove(group, cluster, IDENTITIES, namespace, name).await
     }
 
     /// `az aks pod-identity exception add`.
-    pub(super) async fn exception_add(
+    pub(crate) async fn exception_add(
         &self,
         group: &str,
         cluster: &str,
@@ -260,7 +293,7 @@ impl Az {
     }
 
     /// `az aks pod-identity exception update`.
-    pub(super) async fn exception_update(
+    pub(crate) async fn exception_update(
         &self,
         group: &str,
         cluster: &str,
@@ -272,13 +305,13 @@ impl Az {
             .iter_mut()
             .find(|entry| is(entry, namespace, name))
             .and_then(Value::as_object_mut)
-            .ok_or_else(|| Failure::said(&format!("pod identity exception {namespace}/{name} not found")))?;
+            .ok_or_else(|| Failure::said(format!("pod identity exception {namespace}/{name} not found")))?;
         entry.insert("podLabels".to_owned(), object(labels));
         self.write(group, cluster, found).await
     }
 
     /// `az aks pod-identity exception delete`.
-    pub(super) async fn exception_delete(&self, group: &str, cluster: &str, namespace: &str, name: &str) -> Result<(), Failure> {
+    pub(crate) async fn exception_delete(&self, group: &str, cluster: &str, namespace: &str, name: &str) -> Result<(), Failure> {
         self.remove(group, cluster, EXCEPTIONS, namespace, name).await
     }
 
@@ -288,7 +321,7 @@ impl Az {
         let before = list.len();
         list.retain(|entry| !is(entry, namespace, name));
         if list.len() == before {
-            return Err(Failure::said(&format!("{namespace}/{name} not found")));
+            return Err(Failure::said(format!("{namespace}/{name} not found")));
         }
         self.write(group, cluster, found).await
     }
@@ -358,8 +391,14 @@ impl Az {
         }
     }
 
+    /// Number of the last request that any of the emulated services has logged.
+    pub(crate) async fn last_request(&self) -> Result<u64, ArmError> {
+        let found = self.arm.control(Method::GET, "/_emulator/requests", &[("since", "18446744073709551615")], None).await?;
+        Ok(found.get("last").and_then(Value::as_u64).unwrap_or_default())
+    }
+
     /// Requests that reached the emulated metadata service after number `since`: (number, source, path).
-    pub(super) async fn imds_requests(&self, since: u64) -> Result<Vec<(u64, String, String)>, ArmError> {
+    pub(crate) async fn imds_requests(&self, since: u64) -> Result<Vec<(u64, String, String)>, ArmError> {
         let since = since.to_string();
         let found = self.arm.control(Method::GET, "/_emulator/requests", &[("since", &since)], None).await?;
         let list = found.get("requests").unwrap_or(&found).as_array().cloned().unwrap_or_default();

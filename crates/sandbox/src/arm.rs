@@ -20,14 +20,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Who we are for Entra.
-pub(super) struct Principal {
-    pub(super) tenant_id: String,
-    pub(super) client_id: String,
-    pub(super) client_secret: String,
+pub(crate) struct Principal {
+    pub(crate) tenant_id: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: String,
 }
 
 /// A client of ARM.
-pub(super) struct Arm {
+pub(crate) struct Arm {
     http: Client,
     arm: String,
     login: String,
@@ -41,7 +41,7 @@ struct Bearer(String);
 
 /// An answer that is not a success, in ARM's words.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ArmError {
+pub(crate) enum ArmError {
     #[error("({code}) {message}")]
     Refused { status: StatusCode, code: String, message: String },
     #[error("{what}: no answer")]
@@ -56,13 +56,13 @@ pub(super) enum ArmError {
 
 impl ArmError {
     /// Whether this is ARM's refusal with that status.
-    pub(super) fn is(&self, expected: StatusCode) -> bool {
+    pub(crate) fn is(&self, expected: StatusCode) -> bool {
         matches!(self, Self::Refused { status, .. } if *status == expected)
     }
 }
 
 impl Arm {
-    pub(super) fn new(arm: &str, login: &str, ca: &Path, principal: Principal) -> anyhow::Result<Self> {
+    pub(crate) fn new(arm: &str, login: &str, ca: &Path, principal: Principal) -> anyhow::Result<Self> {
         let pem = std::fs::read(ca).with_context(|| format!("cannot read {}", ca.display()))?;
         let authorities = Certificate::from_pem_bundle(&pem).context("the world's CA cannot be read")?;
         let http = Client::builder()
@@ -76,11 +76,11 @@ impl Arm {
         Ok(Self { http, arm: base(arm), login: base(login), principal, token: Mutex::new(None) })
     }
 
-    pub(super) async fn get(&self, path: &str, version: &str) -> Result<Value, ArmError> {
+    pub(crate) async fn get(&self, path: &str, version: &str) -> Result<Value, ArmError> {
         self.call(Method::GET, path, &[("api-version", version)], None).await
     }
 
-    pub(super) async fn list(&self, path: &str, version: &str, filter: &str) -> Result<Vec<Value>, ArmError> {
+    pub(crate) async fn list(&self, path: &str, version: &str, filter: &str) -> Result<Vec<Value>, ArmError> {
         let query = [("api-version", version), ("$filter", filter)];
         let query = if filter.is_empty() { &query[..1] } else { &query[..] };
         let mut page = self.call(Method::GET, path, query, None).await?;
@@ -90,16 +90,16 @@ impl Arm {
         }
     }
 
-    pub(super) async fn put(&self, path: &str, version: &str, body: &Value) -> Result<Value, ArmError> {
+    pub(crate) async fn put(&self, path: &str, version: &str, body: &Value) -> Result<Value, ArmError> {
         self.call(Method::PUT, path, &[("api-version", version)], Some(body)).await
     }
 
-    pub(super) async fn delete(&self, path: &str, version: &str) -> Result<(), ArmError> {
+    pub(crate) async fn delete(&self, path: &str, version: &str) -> Result<(), ArmError> {
         self.call(Method::DELETE, path, &[("api-version", version)], None).await.map(drop)
     }
 
     /// The emulator's own control API, which wants its secret.
-    pub(super) async fn control(
+    pub(crate) async fn control(
         &self,
         method: Method,
         path: &str,
@@ -116,7 +116,7 @@ impl Arm {
     }
 
     /// The keys that tokens are signed with, as published, and the names under which their issuer goes.
-    pub(super) async fn discovery(&self) -> Result<(String, Vec<String>), ArmError> {
+    pub(crate) async fn discovery(&self) -> Result<(String, Vec<String>), ArmError> {
         let tenant = &self.principal.tenant_id;
         let mut issuers = Vec::new();
         for version in ["", "/v2.0"] {
