@@ -179,10 +179,7 @@ async fn keep(spec: Spec, mut wants: watch::Receiver<bool>, tell: watch::Sender<
     loop {
         tokio::select! {
             () = stop.requested() => return,
-            wanted = wants.wait_for(|wanted| *wanted) => if wanted.is_err() {
-                // Nobody can ask for anything any more.
-                return stop.requested().await;
-            },
+            () = wish(&mut wants, true) => {}
         }
         tell.send_replace(State::Starting);
         let starting = Arc::clone(&spec);
@@ -219,7 +216,7 @@ async fn keep(spec: Spec, mut wants: watch::Receiver<bool>, tell: watch::Sender<
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 tracing::warn!(service = spec.name, status, "ended by itself");
             }
-            _ = wants.wait_for(|wanted| !*wanted) => {
+            () = wish(&mut wants, false) => {
                 if let Err(error) = child.kill().await {
                     tracing::warn!(service = spec.name, %error, "cannot be killed");
                 }
@@ -239,6 +236,14 @@ async fn keep(spec: Spec, mut wants: watch::Receiver<bool>, tell: watch::Sender<
             return;
         }
         pause(&stop).await;
+    }
+}
+
+/// Returns when it shall run, or shall not.
+async fn wish(wants: &mut watch::Receiver<bool>, run: bool) {
+    if wants.wait_for(|wanted| *wanted == run).await.is_err() {
+        // Nobody can wish for anything any more.
+        std::future::pending::<()>().await;
     }
 }
 

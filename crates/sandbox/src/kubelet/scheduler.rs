@@ -80,9 +80,8 @@ pub(super) async fn schedule(
             ..ObjectReference::default()
         },
     };
-    let Ok(body) = serde_json::to_vec(&binding) else { return };
     let bound: Result<serde_json::Value, _> = api
-        .create_subresource("binding", name, &PostParams::default(), body)
+        .create_subresource("binding", name, &PostParams::default(), &binding)
         .await;
     match bound {
         Ok(_) => {

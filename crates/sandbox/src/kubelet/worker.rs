@@ -151,7 +151,7 @@ impl Worker {
         if let Some(connected) = &connected {
             self.live(connected).await;
         } else {
-            let _ended = self.wishes.wait_for(|wish| *wish != Wish::Run).await;
+            other(&mut self.wishes, Wish::Run).await;
         }
         self.give_up("the pod has ended without starting it".to_owned());
         let wish = *self.wishes.borrow();
@@ -220,7 +220,7 @@ impl Worker {
             }
             let mut wishes = self.wishes.clone();
             tokio::select! {
-                wish = wishes.wait_for(|wish| *wish != Wish::Run) => break wish.map_or(Wish::World, |wish| *wish),
+                wish = other(&mut wishes, Wish::Run) => break wish,
                 Some(happened) = events.next(), if !events.is_empty() => match happened {
                     Happened::Ended(number, code) => {
                         self.ended(number, code, &mut events);
@@ -404,9 +404,7 @@ impl Worker {
                     }
                     killed = true;
                 }
-                changed = wishes.wait_for(|wish| *wish != known), if !killed => {
-                    wish = changed.map_or(Wish::World, |wish| *wish);
-                }
+                changed = other(&mut wishes, known), if !killed => wish = changed,
                 happened = events.next() => match happened {
                     Some(Happened::Ended(number, code)) => {
                         self.groups.remove(&number);
@@ -494,6 +492,11 @@ impl Connected {
         }
         drop(self.network);
     }
+}
+
+/// The first wish that is another one than `known`.
+async fn other(wishes: &mut watch::Receiver<Wish>, known: Wish) -> Wish {
+    wishes.wait_for(|wish| *wish != known).await.map_or(Wish::World, |wish| *wish)
 }
 
 fn stamp(kubelet: &Kubelet) -> String {

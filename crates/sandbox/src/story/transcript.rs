@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, Color, ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressStyle};
 use podid_cli::printer::Printer;
 use serde::Serialize;
@@ -136,21 +136,16 @@ impl Transcript {
         }
         let mut table = Table::new();
         table
-            .load_preset(UTF8_FULL_CONDENSED)
+            .load_style(UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_header(["#", "step", "time", ""]);
         for step in &self.steps {
-            let mark = if step.ok { Cell::new("ok") } else { Cell::new("FAILED") };
-            let mark = match (self.colours, step.ok) {
-                (false, _) => mark,
-                (true, true) => mark.fg(Color::Green),
-                (true, false) => mark.fg(Color::Red),
-            };
-            table.add_row(vec![
-                Cell::new(step.number),
-                Cell::new(&step.title),
-                Cell::new(seconds(step.took_ms)),
-                mark,
+            let mark = if step.ok { "ok" } else { "FAILED" };
+            table.add_row([
+                step.number.to_string(),
+                step.title.clone(),
+                seconds(step.took_ms),
+                mark.to_owned(),
             ]);
         }
         self.printer.data(&table.to_string());

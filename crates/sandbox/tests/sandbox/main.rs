@@ -1,0 +1,3 @@
+//! Worlds as users make them, by the binary itself.
+
+fn main() {}
