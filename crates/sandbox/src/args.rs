@@ -21,7 +21,11 @@ pub const DEFAULT_WORLD: &str = "default";
 
 /// `podid-sandbox`.
 #[derive(Debug, Parser)]
-#[command(name = "podid-sandbox", version, about = "One machine as a cluster with pod identity")]
+#[command(
+    name = "podid-sandbox",
+    version,
+    about = "One machine as a cluster with pod identity"
+)]
 pub struct Sandbox {
     /// What to do
     #[command(subcommand)]
@@ -247,9 +251,21 @@ mod tests {
     #[test]
     fn run_takes_what_follows_the_dashes_as_it_is() {
         let parsed = Sandbox::try_parse_from([
-            "podid-sandbox", "run", "-n", "my-app", "-l", "aadpodidbinding=foo", "--", "curl", "-s", "--", "-n",
+            "podid-sandbox",
+            "run",
+            "-n",
+            "my-app",
+            "-l",
+            "aadpodidbinding=foo",
+            "--",
+            "curl",
+            "-s",
+            "--",
+            "-n",
         ]);
-        let Command::Run(args) = parsed.unwrap().command else { panic!("not run") };
+        let Command::Run(args) = parsed.unwrap().command else {
+            panic!("not run")
+        };
         assert_eq!(args.command, ["curl", "-s", "--", "-n"]);
         assert_eq!(args.labels()["aadpodidbinding"], "foo");
     }

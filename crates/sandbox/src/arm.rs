@@ -43,7 +43,11 @@ struct Bearer(String);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArmError {
     #[error("({code}) {message}")]
-    Refused { status: StatusCode, code: String, message: String },
+    Refused {
+        status: StatusCode,
+        code: String,
+        message: String,
+    },
     #[error("{what}: no answer")]
     Unreachable {
         what: String,
@@ -73,29 +77,46 @@ impl Arm {
             .build()
             .context("cannot make an HTTP client")?;
         let base = |text: &str| text.trim_end_matches('/').to_owned();
-        Ok(Self { http, arm: base(arm), login: base(login), principal, token: Mutex::new(None) })
+        Ok(Self {
+            http,
+            arm: base(arm),
+            login: base(login),
+            principal,
+            token: Mutex::new(None),
+        })
     }
 
     pub(crate) async fn get(&self, path: &str, version: &str) -> Result<Value, ArmError> {
-        self.call(Method::GET, path, &[("api-version", version)], None).await
+        self.call(Method::GET, path, &[("api-version", version)], None)
+            .await
     }
 
     pub(crate) async fn list(&self, path: &str, version: &str, filter: &str) -> Result<Vec<Value>, ArmError> {
         let query = [("api-version", version), ("$filter", filter)];
-        let query = if filter.is_empty() { &query[..1] } else { &query[..] };
+        let query = if filter.is_empty() {
+            &query[..1]
+        } else {
+            &query[..]
+        };
         let mut page = self.call(Method::GET, path, query, None).await?;
         match page.get_mut("value").map(Value::take) {
             Some(Value::Array(items)) => Ok(items),
-            _ => Err(ArmError::Odd { what: path.to_owned(), why: "the answer is no list".to_owned() }),
+            _ => Err(ArmError::Odd {
+                what: path.to_owned(),
+                why: "the answer is no list".to_owned(),
+            }),
         }
     }
 
     pub(crate) async fn put(&self, path: &str, version: &str, body: &Value) -> Result<Value, ArmError> {
-        self.call(Method::PUT, path, &[("api-version", version)], Some(body)).await
+        self.call(Method::PUT, path, &[("api-version", version)], Some(body))
+            .await
     }
 
     pub(crate) async fn delete(&self, path: &str, version: &str) -> Result<(), ArmError> {
-        self.call(Method::DELETE, path, &[("api-version", version)], None).await.map(drop)
+        self.call(Method::DELETE, path, &[("api-version", version)], None)
+            .await
+            .map(drop)
     }
 
     /// The emulator's own control API, which wants its secret.
@@ -107,7 +128,10 @@ impl Arm {
         body: Option<&Value>,
     ) -> Result<Value, ArmError> {
         let url = self.url(path, query)?;
-        let mut request = self.http.request(method, url).header("x-emulator-key", &self.principal.client_secret);
+        let mut request = self
+            .http
+            .request(method, url)
+            .header("x-emulator-key", &self.principal.client_secret);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -120,7 +144,10 @@ impl Arm {
         let tenant = &self.principal.tenant_id;
         let mut issuers = Vec::new();
         for version in ["", "/v2.0"] {
-            let path = format!("{}/{tenant}{version}/.well-known/openid-configuration", self.login);
+            let path = format!(
+                "{}/{tenant}{version}/.well-known/openid-configuration",
+                self.login
+            );
             let (_, _, found) = self.send(&path, self.http.get(&path)).await?;
             issuers.extend(found.get("issuer").and_then(Value::as_str).map(str::to_owned));
         }
@@ -130,8 +157,15 @@ impl Arm {
     }
 
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<Url, ArmError> {
-        let text = if path.starts_with('/') { format!("{}{path}", self.arm) } else { path.to_owned() };
-        let mut url = Url::parse(&text).map_err(|why| ArmError::Odd { what: text, why: why.to_string() })?;
+        let text = if path.starts_with('/') {
+            format!("{}{path}", self.arm)
+        } else {
+            path.to_owned()
+        };
+        let mut url = Url::parse(&text).map_err(|why| ArmError::Odd {
+            what: text,
+            why: why.to_string(),
+        })?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
@@ -153,25 +187,45 @@ impl Arm {
             request = request.json(body);
         }
         let (status, headers, first) = self.send(path, request).await?;
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
         if let Some(operation) = header("azure-asyncoperation") {
-            self.wait_for(path, &operation, &token, |_, body| body.get("status").cloned()).await?;
-            return if method == Method::DELETE { Ok(Value::Null) } else { Box::pin(self.call(Method::GET, path, query, None)).await };
+            self.wait_for(path, &operation, &token, |_, body| body.get("status").cloned())
+                .await?;
+            return if method == Method::DELETE {
+                Ok(Value::Null)
+            } else {
+                Box::pin(self.call(Method::GET, path, query, None)).await
+            };
         }
         if status == StatusCode::ACCEPTED
             && let Some(location) = header("location")
         {
             let done = |status: StatusCode, _: &Value| {
-                Some(json!(if status == StatusCode::ACCEPTED { "InProgress" } else { "Succeeded" }))
+                Some(json!(if status == StatusCode::ACCEPTED {
+                    "InProgress"
+                } else {
+                    "Succeeded"
+                }))
             };
             return self.wait_for(path, &location, &token, done).await;
         }
         if method == Method::PUT {
             let state = |body: &Value| body.pointer("/properties/provisioningState").cloned();
-            let busy = |state: &Value| state.as_str().is_some_and(|s| !matches!(s, "Succeeded" | "Failed" | "Canceled"));
+            let busy = |state: &Value| {
+                state
+                    .as_str()
+                    .is_some_and(|s| !matches!(s, "Succeeded" | "Failed" | "Canceled"))
+            };
             if state(&first).is_some_and(|state| busy(&state)) {
                 let url = self.url(path, query)?;
-                return self.wait_for(path, url.as_str(), &token, |_, body| state(body)).await;
+                return self
+                    .wait_for(path, url.as_str(), &token, |_, body| state(body))
+                    .await;
             }
         }
         Ok(first)
@@ -196,16 +250,22 @@ impl Arm {
                     return Err(ArmError::Refused {
                         status,
                         code: text("code").unwrap_or_else(|| end.to_owned()),
-                        message: text("message").unwrap_or_else(|| "the operation did not succeed".to_owned()),
+                        message: text("message")
+                            .unwrap_or_else(|| "the operation did not succeed".to_owned()),
                     });
                 }
                 seen if Instant::now() >= deadline => {
                     let why = format!("not done within {OPERATION_DEADLINE:?}, last seen {seen:?}");
-                    return Err(ArmError::Odd { what: what.to_owned(), why });
+                    return Err(ArmError::Odd {
+                        what: what.to_owned(),
+                        why,
+                    });
                 }
                 _ => {}
             }
-            let asked = headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            let asked = headers
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok()?.parse().ok());
             let pause = asked.map_or(SHORTEST_PAUSE, Duration::from_secs);
             tokio::time::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
@@ -217,19 +277,31 @@ impl Arm {
         what: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<(StatusCode, reqwest::header::HeaderMap, Value), ArmError> {
-        let unreachable = |source| ArmError::Unreachable { what: what.to_owned(), source };
+        let unreachable = |source| ArmError::Unreachable {
+            what: what.to_owned(),
+            source,
+        };
         let response = request.send().await.map_err(unreachable)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.map_err(unreachable)?;
-        let body: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_default() };
+        let body: Value = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap_or_default()
+        };
         if status.is_success() {
             return Ok((status, headers, body));
         }
-        let error = body.get("error").filter(|error| error.is_object()).unwrap_or(&body);
+        let error = body
+            .get("error")
+            .filter(|error| error.is_object())
+            .unwrap_or(&body);
         let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
         Err(ArmError::Refused {
             status,
-            code: text("code").or_else(|| text("error")).unwrap_or_else(|| status.as_u16().to_string()),
+            code: text("code")
+                .or_else(|| text("error"))
+                .unwrap_or_else(|| status.as_u16().to_string()),
             message: text("message")
                 .or_else(|| text("error_description"))
                 .unwrap_or_else(|| format!("{what}: operation returned an invalid status")),
@@ -256,10 +328,13 @@ impl Arm {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form.query().unwrap_or_default().to_owned());
         let (_, _, body) = self.send("sign-in", request).await?;
-        let token = body.get("access_token").and_then(Value::as_str).ok_or_else(|| ArmError::Odd {
-            what: "sign-in".to_owned(),
-            why: "there is no access token in the answer".to_owned(),
-        })?;
+        let token = body
+            .get("access_token")
+            .and_then(Value::as_str)
+            .ok_or_else(|| ArmError::Odd {
+                what: "sign-in".to_owned(),
+                why: "there is no access token in the answer".to_owned(),
+            })?;
         let token = Bearer(token.to_owned());
         *self.token.lock() = Some(token.clone());
         Ok(token)

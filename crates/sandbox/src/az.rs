@@ -27,8 +27,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// The text of the preview extension when kubenet lacks its own flag.
 /// Source: azure-cli-extensions, aks-preview, `_validate_pod_identity_with_kubenet`.
-pub(crate) const KUBENET_REFUSAL: &str =
-    "--enable-pod-identity-with-kubenet is required for enabling pod identity addon when using Kubenet network plugin";
+pub(crate) const KUBENET_REFUSAL: &str = "--enable-pod-identity-with-kubenet is required for enabling pod identity addon when using Kubenet network plugin";
 
 /// What the tutorial says of kubenet; printed when it is used all the same.
 pub(crate) const KUBENET_WARNING: &str = "kubenet is not recommended for pod identity: a pod with NET_RAW can forge \
@@ -81,7 +80,9 @@ impl Az {
 
     fn cluster_path(&self, group: &str, name: &str) -> String {
         let subscription = &self.subscription;
-        format!("/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ContainerService/managedClusters/{name}")
+        format!(
+            "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ContainerService/managedClusters/{name}"
+        )
     }
 
     fn identity_path(&self, group: &str, name: &str) -> String {
@@ -93,7 +94,10 @@ impl Az {
 
     /// `az group create`.
     pub(crate) async fn group_create(&self, name: &str) -> Result<(), ArmError> {
-        self.arm.put(&self.group_path(name), GROUPS, &json!({ "location": LOCATION })).await.map(drop)
+        self.arm
+            .put(&self.group_path(name), GROUPS, &json!({ "location": LOCATION }))
+            .await
+            .map(drop)
     }
 
     /// `az group show --query id`.
@@ -107,7 +111,12 @@ impl Az {
     }
 
     /// `az aks create --enable-pod-identity`. The extension itself refuses kubenet without the second flag.
-    pub(crate) async fn aks_create(&self, group: &str, name: &str, network: Network) -> Result<Cluster, Failure> {
+    pub(crate) async fn aks_create(
+        &self,
+        group: &str,
+        name: &str,
+        network: Network,
+    ) -> Result<Cluster, Failure> {
         if network == Network::Kubenet {
             return Err(Failure::said(KUBENET_REFUSAL));
         }
@@ -115,14 +124,22 @@ impl Az {
     }
 
     /// The PUT of `az aks create`, whatever the extension thinks of it.
-    pub(crate) async fn aks_put(&self, group: &str, name: &str, network: Network) -> Result<Cluster, ArmError> {
+    pub(crate) async fn aks_put(
+        &self,
+        group: &str,
+        name: &str,
+        network: Network,
+    ) -> Result<Cluster, ArmError> {
         let path = self.cluster_path(group, name);
         match self.arm.get(&path, CLUSTER).await {
             Err(error) if error.is(StatusCode::NOT_FOUND) => {}
             Err(error) => return Err(error),
             Ok(_) => {
                 let why = format!("The cluster '{name}' under resource group '{group}' already exists");
-                return Err(ArmError::Odd { what: "aks create".to_owned(), why });
+                return Err(ArmError::Odd {
+                    what: "aks create".to_owned(),
+                    why,
+                });
             }
         }
         let location = text(&self.arm.get(&self.group_path(group), GROUPS).await?, "/location");
@@ -132,7 +149,11 @@ impl Az {
         {
             profile.insert("allowNetworkPluginKubenet".to_owned(), json!(true));
         }
-        let plugin = if network == Network::Azure { "azure" } else { "kubenet" };
+        let plugin = if network == Network::Azure {
+            "azure"
+        } else {
+            "kubenet"
+        };
         let body = json!({
             "location": location,
             "identity": { "type": "SystemAssigned" },
@@ -198,10 +219,16 @@ impl Az {
         name: &str,
     ) -> Result<Option<(String, String)>, Failure> {
         let mut found = self.aks_raw(group, cluster).await?;
-        let entry = entries(&mut found, IDENTITIES)?.iter().find(|entry| is(entry, namespace, name));
+        let entry = entries(&mut found, IDENTITIES)?
+            .iter()
+            .find(|entry| is(entry, namespace, name));
         Ok(entry.map(|entry| {
             let selector = text(entry, "/bindingSelector");
-            let selector = if selector.is_empty() { name.to_owned() } else { selector };
+            let selector = if selector.is_empty() {
+                name.to_owned()
+            } else {
+                selector
+            };
             (selector, text(entry, "/identity/resourceId"))
         }))
     }
@@ -215,12 +242,19 @@ impl Az {
     pub(crate) async fn identity_create(&self, group: &str, name: &str) -> Result<Identity, ArmError> {
         let location = text(&self.arm.get(&self.group_path(group), GROUPS).await?, "/location");
         let body = json!({ "location": location });
-        Ok(identity(&self.arm.put(&self.identity_path(group, name), IDENTITY, &body).await?))
+        Ok(identity(
+            &self
+                .arm
+                .put(&self.identity_path(group, name), IDENTITY, &body)
+                .await?,
+        ))
     }
 
     /// `az identity show`.
     pub(crate) async fn identity_show(&self, group: &str, name: &str) -> Result<Identity, ArmError> {
-        Ok(identity(&self.arm.get(&self.identity_path(group, name), IDENTITY).await?))
+        Ok(identity(
+            &self.arm.get(&self.identity_path(group, name), IDENTITY).await?,
+        ))
     }
 
     /// `az identity delete`.
@@ -234,15 +268,32 @@ impl Az {
             "/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachineScaleSets",
             self.subscription
         );
-        Ok(self.arm.list(&path, "2024-11-01", "").await?.iter().map(|item| text(item, "/id")).collect())
+        Ok(self
+            .arm
+            .list(&path, "2024-11-01", "")
+            .await?
+            .iter()
+            .map(|item| text(item, "/id"))
+            .collect())
     }
 
     /// `az role assignment create --role ROLE --assignee-object-id … --scope SCOPE`. Doing it twice is no error.
-    pub(crate) async fn role_assignment_create(&self, role: &str, principal_id: &str, scope: &str) -> Result<(), ArmError> {
+    pub(crate) async fn role_assignment_create(
+        &self,
+        role: &str,
+        principal_id: &str,
+        scope: &str,
+    ) -> Result<(), ArmError> {
         let path = format!("{scope}/providers/Microsoft.Authorization/roleDefinitions");
-        let found = self.arm.list(&path, ROLE_DEFINITIONS, &format!("roleName eq '{role}'")).await?;
+        let found = self
+            .arm
+            .list(&path, ROLE_DEFINITIONS, &format!("roleName eq '{role}'"))
+            .await?;
         let Some(definition) = found.first().map(|item| text(item, "/id")) else {
-            return Err(ArmError::Odd { what: "role assignment".to_owned(), why: format!("Role '{role}' doesn't exist.") });
+            return Err(ArmError::Odd {
+                what: "role assignment".to_owned(),
+                why: format!("Role '{role}' doesn't exist."),
+            });
         };
         let name = uuid::Uuid::new_v4();
         let path = format!("{scope}/providers/Microsoft.Authorization/roleAssignments/{name}");
@@ -256,7 +307,12 @@ impl Az {
     }
 
     /// `az aks pod-identity add`; returns when the entry is in force in the cluster.
-    pub(crate) async fn pod_identity_add(&self, group: &str, cluster: &str, new: PodIdentity<'_>) -> Result<(), Failure> {
+    pub(crate) async fn pod_identity_add(
+        &self,
+        group: &str,
+        cluster: &str,
+        new: PodIdentity<'_>,
+    ) -> Result<(), Failure> {
         let mut found = self.enabled(group, cluster).await?;
         self.grant_to_cluster(&found, &new.identity.id).await?;
         let mut entry = json!({
@@ -274,7 +330,13 @@ impl Az {
     }
 
     /// `az aks pod-identity delete`.
-    pub(crate) async fn pod_identity_delete(&self, group: &str, cluster: &str, namespace: &str, name: &str) -> Result<(), Failure> {
+    pub(crate) async fn pod_identity_delete(
+        &self,
+        group: &str,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Failure> {
         self.remove(group, cluster, IDENTITIES, namespace, name).await
     }
 
@@ -311,11 +373,24 @@ impl Az {
     }
 
     /// `az aks pod-identity exception delete`.
-    pub(crate) async fn exception_delete(&self, group: &str, cluster: &str, namespace: &str, name: &str) -> Result<(), Failure> {
+    pub(crate) async fn exception_delete(
+        &self,
+        group: &str,
+        cluster: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Failure> {
         self.remove(group, cluster, EXCEPTIONS, namespace, name).await
     }
 
-    async fn remove(&self, group: &str, cluster: &str, list: &str, namespace: &str, name: &str) -> Result<(), Failure> {
+    async fn remove(
+        &self,
+        group: &str,
+        cluster: &str,
+        list: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Failure> {
         let mut found = self.enabled(group, cluster).await?;
         let list = entries(&mut found, list)?;
         let before = list.len();
@@ -330,7 +405,9 @@ impl Az {
     async fn enabled(&self, group: &str, cluster: &str) -> Result<Value, Failure> {
         let found = self.aks_raw(group, cluster).await?;
         if found.pointer("/properties/podIdentityProfile/enabled") != Some(&json!(true)) {
-            return Err(Failure::said("The pod identity addon is not enabled for this managed cluster yet."));
+            return Err(Failure::said(
+                "The pod identity addon is not enabled for this managed cluster yet.",
+            ));
         }
         Ok(found)
     }
@@ -351,13 +428,19 @@ impl Az {
         if granted {
             return Ok(());
         }
-        self.role_assignment_create("Managed Identity Operator", &principal, &scope).await
+        self.role_assignment_create("Managed Identity Operator", &principal, &scope)
+            .await
     }
 
     /// Writes the whole cluster back, without what only the server may write.
     async fn write(&self, group: &str, cluster: &str, mut found: Value) -> Result<(), Failure> {
         if let Some(properties) = found.get_mut("properties").and_then(Value::as_object_mut) {
-            for key in ["provisioningState", "fqdn", "powerState", "currentKubernetesVersion"] {
+            for key in [
+                "provisioningState",
+                "fqdn",
+                "powerState",
+                "currentKubernetesVersion",
+            ] {
                 properties.remove(key);
             }
         }
@@ -366,7 +449,9 @@ impl Az {
                 entry.retain(|key, value| !key.starts_with("provisioning") && !value.is_null());
             }
         }
-        self.arm.put(&self.cluster_path(group, cluster), CLUSTER, &found).await?;
+        self.arm
+            .put(&self.cluster_path(group, cluster), CLUSTER, &found)
+            .await?;
         Ok(())
     }
 
@@ -375,16 +460,28 @@ impl Az {
         let deadline = Instant::now() + ASSIGNED_DEADLINE;
         loop {
             let mut found = self.aks_raw(group, cluster).await?;
-            let entry = entries(&mut found, IDENTITIES)?.iter().find(|entry| is(entry, namespace, name));
-            let state = entry.map(|entry| text(entry, "/provisioningState")).unwrap_or_default();
+            let entry = entries(&mut found, IDENTITIES)?
+                .iter()
+                .find(|entry| is(entry, namespace, name));
+            let state = entry
+                .map(|entry| text(entry, "/provisioningState"))
+                .unwrap_or_default();
             match state.as_str() {
                 "Assigned" | "Succeeded" => return Ok(()),
                 "Failed" | "Canceled" => {
-                    let why = entry.and_then(|entry| entry.get("provisioningInfo")).unwrap_or(&Value::Null);
-                    return Err(Failure::mismatch("provisioningState Assigned", format!("{state}: {why}")));
+                    let why = entry
+                        .and_then(|entry| entry.get("provisioningInfo"))
+                        .unwrap_or(&Value::Null);
+                    return Err(Failure::mismatch(
+                        "provisioningState Assigned",
+                        format!("{state}: {why}"),
+                    ));
                 }
                 _ if Instant::now() >= deadline => {
-                    return Err(Failure::mismatch("provisioningState Assigned", format!("still `{state}` after {ASSIGNED_DEADLINE:?}")));
+                    return Err(Failure::mismatch(
+                        "provisioningState Assigned",
+                        format!("still `{state}` after {ASSIGNED_DEADLINE:?}"),
+                    ));
                 }
                 _ => tokio::time::sleep(LOOK_AGAIN).await,
             }
@@ -393,15 +490,31 @@ impl Az {
 
     /// Number of the last request that any of the emulated services has logged.
     pub(crate) async fn last_request(&self) -> Result<u64, ArmError> {
-        let found = self.arm.control(Method::GET, "/_emulator/requests", &[("since", "18446744073709551615")], None).await?;
+        let found = self
+            .arm
+            .control(
+                Method::GET,
+                "/_emulator/requests",
+                &[("since", "18446744073709551615")],
+                None,
+            )
+            .await?;
         Ok(found.get("last").and_then(Value::as_u64).unwrap_or_default())
     }
 
     /// Requests that reached the emulated metadata service after number `since`: (number, source, path).
     pub(crate) async fn imds_requests(&self, since: u64) -> Result<Vec<(u64, String, String)>, ArmError> {
         let since = since.to_string();
-        let found = self.arm.control(Method::GET, "/_emulator/requests", &[("since", &since)], None).await?;
-        let list = found.get("requests").unwrap_or(&found).as_array().cloned().unwrap_or_default();
+        let found = self
+            .arm
+            .control(Method::GET, "/_emulator/requests", &[("since", &since)], None)
+            .await?;
+        let list = found
+            .get("requests")
+            .unwrap_or(&found)
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         Ok(list
             .iter()
             .filter(|item| text(item, "/listener") == "imds")
@@ -445,9 +558,18 @@ fn identity(body: &Value) -> Identity {
 
 /// The text at that place, empty when there is none.
 fn text(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn object(pairs: &[(&str, &str)]) -> Value {
-    Value::Object(pairs.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<Map<_, _>>())
+    Value::Object(
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect::<Map<_, _>>(),
+    )
 }

@@ -26,7 +26,10 @@ pub(crate) fn run(args: &WorldArgs, printer: &mut Printer) -> anyhow::Result<()>
         control.command(&Request::Down)?;
         let mut left = DEADLINE;
         while home.is_alive(name)? {
-            anyhow::ensure!(!left.is_zero(), "the world `{name}` has not ended within {DEADLINE:?}");
+            anyhow::ensure!(
+                !left.is_zero(),
+                "the world `{name}` has not ended within {DEADLINE:?}"
+            );
             #[expect(clippy::disallowed_methods, reason = "there is no runtime here to block")]
             std::thread::sleep(LOOK_AGAIN);
             left = left.saturating_sub(LOOK_AGAIN);

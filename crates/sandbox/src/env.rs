@@ -13,7 +13,8 @@ use crate::state::Home;
 pub(crate) fn run(args: &WorldArgs, printer: &mut Printer) -> anyhow::Result<()> {
     let WorldArgs { name } = args;
     let info = Control::find(&Home::locate(), name)?.info()?;
-    let secret = std::fs::read_to_string(info.folder.join("client-secret")).context("the world's secret cannot be read")?;
+    let secret = std::fs::read_to_string(info.folder.join("client-secret"))
+        .context("the world's secret cannot be read")?;
     printer.data(&exports(&info, &secret));
     Ok(())
 }
@@ -24,7 +25,10 @@ fn exports(info: &Info, secret: &str) -> String {
     let all = [
         ("KUBECONFIG", info.kubeconfig.display().to_string()),
         ("AZURE_AUTHORITY_HOST", format!("{}/", endpoints.authority)),
-        ("AZURE_RESOURCE_MANAGER_ENDPOINT", endpoints.resource_manager.clone()),
+        (
+            "AZURE_RESOURCE_MANAGER_ENDPOINT",
+            endpoints.resource_manager.clone(),
+        ),
         ("AZURE_POD_IDENTITY_AUTHORITY_HOST", endpoints.metadata.clone()),
         ("SSL_CERT_FILE", ca.clone()),
         ("REQUESTS_CA_BUNDLE", ca.clone()),

@@ -142,7 +142,15 @@ impl NodeNetwork {
             }
             Wiring::Bridge => {
                 let gateway = plan.gateway();
-                cni::join_bridge(&self.namespace, BRIDGE, &link, &pod.namespace, address, 24, gateway)?;
+                cni::join_bridge(
+                    &self.namespace,
+                    BRIDGE,
+                    &link,
+                    &pod.namespace,
+                    address,
+                    24,
+                    gateway,
+                )?;
             }
         }
         Ok(pod)

@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// The most files in a message.
@@ -20,7 +20,10 @@ const FIRST: usize = 1024;
 /// Sends `text` and the files. The text must not have a line break.
 pub fn send(socket: impl AsFd, text: &str, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     if text.len() >= MAX_TEXT || text.contains('\n') || files.len() > MAX_FILES {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too much for one message"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too much for one message",
+        ));
     }
     let line = format!("{text}\n");
     let (first, mut rest) = line.as_bytes().split_at(line.len().min(FIRST));
@@ -29,11 +32,15 @@ pub fn send(socket: impl AsFd, text: &str, files: &[BorrowedFd<'_>]) -> io::Resu
     if !files.is_empty() && !extra.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::Error::other("the files do not fit into one message"));
     }
-    let sent = rustix::io::retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(first)], &mut extra, SendFlags::NOSIGNAL))?;
+    let sent = rustix::io::retry_on_intr(|| {
+        sendmsg(&socket, &[IoSlice::new(first)], &mut extra, SendFlags::NOSIGNAL)
+    })?;
     let mut none = SendAncillaryBuffer::default();
     let (_, mut unsent) = first.split_at_checked(sent).unwrap_or((first, &[]));
     while let Some(part) = [&mut unsent, &mut rest].into_iter().find(|part| !part.is_empty()) {
-        let sent = rustix::io::retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(part)], &mut none, SendFlags::NOSIGNAL))?;
+        let sent = rustix::io::retry_on_intr(|| {
+            sendmsg(&socket, &[IoSlice::new(part)], &mut none, SendFlags::NOSIGNAL)
+        })?;
         *part = part.get(sent..).unwrap_or_default();
     }
     Ok(())
@@ -48,7 +55,12 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(String, Vec<OwnedFd>)>> 
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut extra = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
-            recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut extra, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(
+                &socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut extra,
+                RecvFlags::CMSG_CLOEXEC,
+            )
         })?;
         for message in extra.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -56,7 +68,10 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(String, Vec<OwnedFd>)>> 
             }
         }
         if received.flags.contains(ReturnFlags::CTRUNC) || files.len() > MAX_FILES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "more files than were agreed upon"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more files than were agreed upon",
+            ));
         }
         let part = bytes.get(..received.bytes).unwrap_or_default();
         if part.is_empty() {

@@ -100,13 +100,20 @@ impl Kubelet {
                     match node.filter(|node| !node.is_empty()) {
                         None => scheduler::schedule(&kubelet, pod, &now, &mut complained).await,
                         Some(node) => {
-                            let Some(network) = kubelet.nodes.get(node) else { continue };
+                            let Some(network) = kubelet.nodes.get(node) else {
+                                continue;
+                            };
                             if workers.contains_key(uid) || is_over(pod) {
                                 continue;
                             }
                             let (wish, wishes) = watch::channel(Wish::of(pod));
                             workers.insert(uid.clone(), wish);
-                            let worker = Worker::new(Arc::clone(&kubelet), Arc::clone(network), Arc::clone(pod), wishes);
+                            let worker = Worker::new(
+                                Arc::clone(&kubelet),
+                                Arc::clone(network),
+                                Arc::clone(pod),
+                                wishes,
+                            );
                             group.spawn(worker.run());
                         }
                     }
@@ -125,7 +132,9 @@ impl Kubelet {
 
 impl std::fmt::Debug for Kubelet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kubelet").field("pods", &self.pods).finish_non_exhaustive()
+        f.debug_struct("Kubelet")
+            .field("pods", &self.pods)
+            .finish_non_exhaustive()
     }
 }
 

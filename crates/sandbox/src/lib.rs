@@ -7,8 +7,8 @@
 //! run, env, down, demo ─▶ control socket, loopback doors
 //! ```
 
-mod arm;
 pub mod args;
+mod arm;
 mod az;
 mod certificates;
 pub mod control;

@@ -52,7 +52,10 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let mut received = signal(kind()).context("signals cannot be listened to")?;
         let told = told.clone();
         let number = kind().as_raw_value();
-        #[expect(clippy::disallowed_methods, reason = "it lives as long as this command and holds nothing")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it lives as long as this command and holds nothing"
+        )]
         let _detached = tokio::spawn(async move {
             while received.recv().await.is_some() && told.send(number).await.is_ok() {}
         });
@@ -77,7 +80,11 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ended_by(number: Option<i32>) -> ExitCode {
-    ExitCode::from(number.and_then(|number| u8::try_from(128 + number).ok()).unwrap_or(1))
+    ExitCode::from(
+        number
+            .and_then(|number| u8::try_from(128 + number).ok())
+            .unwrap_or(1),
+    )
 }
 
 async fn in_world(

@@ -93,7 +93,9 @@ impl Runner {
             .filter(|(name, _)| !NOT_PASSED.contains(&name.as_str()) && !name.starts_with("PODID_"))
             .map(|(name, value)| (name, value.into()))
             .collect();
-        let waiter = self.attachments.expect(&namespace, &name, streams, environment, folder);
+        let waiter = self
+            .attachments
+            .expect(&namespace, &name, streams, environment, folder);
         let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
         if let Err(error) = api.create(&PostParams::default(), &pod).await {
             drop(self.attachments.take(&namespace, &name));
@@ -139,7 +141,9 @@ impl Runner {
         identities: &[String],
         labels: &mut BTreeMap<String, String>,
     ) -> anyhow::Result<()> {
-        let Some(first) = identities.first() else { return Ok(()) };
+        let Some(first) = identities.first() else {
+            return Ok(());
+        };
         let (group, cluster) = match self.az.aks_with_pod_identity().await? {
             Some(found) => found,
             None => {
@@ -158,7 +162,10 @@ impl Runner {
                 other => other?,
             };
             let entry = entry_name(name);
-            let known = self.az.pod_identity_show(&group, &cluster, namespace, &entry).await?;
+            let known = self
+                .az
+                .pod_identity_show(&group, &cluster, namespace, &entry)
+                .await?;
             let Some((known_selector, resource)) = known else {
                 let chosen = selector.get_or_insert_with(|| entry_name(first)).clone();
                 let new = PodIdentity {

@@ -44,7 +44,10 @@ impl Spawned {
         let stdout = child.stdout.take().context("a world without output")?;
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
-        stdout.read_line(&mut line).await.context("the world cannot be heard")?;
+        stdout
+            .read_line(&mut line)
+            .await
+            .context("the world cannot be heard")?;
         if line.is_empty() {
             let status = child.wait().await.context("the world cannot be waited for")?;
             return Ok(Err(code(status)));
@@ -74,5 +77,9 @@ impl Spawned {
 }
 
 fn code(status: ExitStatus) -> u8 {
-    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).max(1)
+    status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1)
+        .max(1)
 }

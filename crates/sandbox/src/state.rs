@@ -36,10 +36,14 @@ pub struct Folder {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Not a name.
-    #[error("`{0}` is not a world's name: 1 to 32 of a-z, 0-9 and `-`, beginning and ending with a letter or digit")]
+    #[error(
+        "`{0}` is not a world's name: 1 to 32 of a-z, 0-9 and `-`, beginning and ending with a letter or digit"
+    )]
     Name(String),
     /// A living world has that name.
-    #[error("the world `{0}` is running already; end it with `podid-sandbox down --name {0}`, or choose another --name")]
+    #[error(
+        "the world `{0}` is running already; end it with `podid-sandbox down --name {0}`, or choose another --name"
+    )]
     Taken(WorldName),
     /// No living world has that name.
     #[error("no world `{0}` is running; start one with `podid-sandbox up --name {0}`")]
@@ -274,7 +278,10 @@ fn owned(path: &Path) -> Result<(), StateError> {
 }
 
 fn empty(path: &Path) -> Result<(), StateError> {
-    for entry in fs::read_dir(path).map_err(StateError::io("list", path))?.flatten() {
+    for entry in fs::read_dir(path)
+        .map_err(StateError::io("list", path))?
+        .flatten()
+    {
         let inside = entry.path();
         let removed = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             fs::remove_dir_all(&inside)

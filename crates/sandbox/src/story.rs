@@ -1,9 +1,9 @@
 //! `demo`: the tutorial's story, told from outside to a world of its own through its public doors: ARM and the
 //! Kubernetes API over loopback, and the control socket. Every step checks what it claims.
 
+pub mod ask;
 mod cast;
 mod chapters;
-pub mod ask;
 mod left;
 mod pods;
 mod transcript;
@@ -48,7 +48,12 @@ impl DemoArgs {
         let mut transcript = Transcript::new(json);
         let routes = machine_routes();
         let mut flags = programs.flags();
-        flags.extend(["--nodes".into(), NODES.into(), "--wait-timeout".into(), AGENT_PATIENCE_SECS.into()]);
+        flags.extend([
+            "--nodes".into(),
+            NODES.into(),
+            "--wait-timeout".into(),
+            AGENT_PATIENCE_SECS.into(),
+        ]);
         let mut exit = None;
         let up = transcript.step(
             "A world: Azure, Kubernetes, two nodes with an agent each",
@@ -66,11 +71,14 @@ impl DemoArgs {
                             world.info.endpoints.resource_manager,
                             world.info.endpoints.metadata
                         );
-                        Ok(Seen::new(world, line).and("pods are wired point-to-point on node-1, by a bridge on node-2"))
+                        Ok(Seen::new(world, line)
+                            .and("pods are wired point-to-point on node-1, by a bridge on node-2"))
                     }
                     Err(code) => {
                         exit = Some(code);
-                        Err(Failure::said("the world could not be made; its own words are above"))
+                        Err(Failure::said(
+                            "the world could not be made; its own words are above",
+                        ))
                     }
                 }
             },
@@ -95,8 +103,10 @@ impl DemoArgs {
                     left.push("a change in the machine's own interfaces or routes".to_owned());
                 }
                 if left.is_empty() {
-                    Ok(Seen::new((), format!("{}; all gone, with the folder", belongings.summary()))
-                        .and("the machine's own interfaces and routes are as they were"))
+                    Ok(
+                        Seen::new((), format!("{}; all gone, with the folder", belongings.summary()))
+                            .and("the machine's own interfaces and routes are as they were"),
+                    )
                 } else {
                     Err(Failure::mismatch("nothing", left.join("; ")))
                 }
@@ -118,7 +128,11 @@ impl DemoArgs {
 /// The chapters in their order. One that fails and that others need ends the story.
 async fn tell(world: &Spawned, transcript: &mut Transcript) -> Result<(), Stopped> {
     let cast = transcript
-        .step("Sign in, and fetch the keys that tokens are signed with", &["az login --service-principal"], Cast::meet(world))
+        .step(
+            "Sign in, and fetch the keys that tokens are signed with",
+            &["az login --service-principal"],
+            Cast::meet(world),
+        )
         .await?;
     chapters::cluster(&cast, transcript).await?;
     let first = chapters::identity(&cast, transcript).await?;

@@ -65,7 +65,15 @@ pub async fn run(args: UpArgs, outside: Outside, supervisor: u32) -> anyhow::Res
     }
     let mut tasks = Tasks::new(stop.clone());
     let started = async {
-        let world = World::start(args, outside.doors, outside.folder, outside.path, supervisor, &mut tasks).await?;
+        let world = World::start(
+            args,
+            outside.doors,
+            outside.folder,
+            outside.path,
+            supervisor,
+            &mut tasks,
+        )
+        .await?;
         podid_rt::ready::announce(&world);
         anyhow::Ok(())
     };
@@ -124,7 +132,8 @@ impl World {
             std::fs::create_dir_all(inner).with_context(|| format!("cannot make {}", inner.display()))?;
         }
         let hosts = folder.join("hosts");
-        std::fs::write(&hosts, layout::hosts(None)).with_context(|| format!("cannot write {}", hosts.display()))?;
+        std::fs::write(&hosts, layout::hosts(None))
+            .with_context(|| format!("cannot write {}", hosts.display()))?;
         let fabric = tokio::task::spawn_blocking(move || Fabric::build(nodes))
             .await?
             .context("the world's networks cannot be made")?;
@@ -136,7 +145,8 @@ impl World {
             folder: folder.clone(),
         };
 
-        let authority = Authority::generate(&name).context("the world's certificate authority cannot be made")?;
+        let authority =
+            Authority::generate(&name).context("the world's certificate authority cannot be made")?;
         write_private(&folder.join("ca.key"), &authority.key)?;
         write_private(&folder.join("kubernetes-ca.pem"), &authority.certificate)?;
         let secret = uuid::Uuid::new_v4().simple().to_string();
@@ -152,9 +162,24 @@ impl World {
 
         let ports = ports(&doors)?;
         let inside = |address: Ipv4Addr, port| SocketAddr::from((address, port));
-        relay::spawn(tasks, "door-kubernetes", doors.kubernetes, inside(layout::KUBERNETES, layout::TLS_PORT))?;
-        relay::spawn(tasks, "door-azure", doors.azure, inside(layout::AZURE, layout::TLS_PORT))?;
-        relay::spawn(tasks, "door-metadata", doors.metadata, inside(layout::METADATA, 80))?;
+        relay::spawn(
+            tasks,
+            "door-kubernetes",
+            doors.kubernetes,
+            inside(layout::KUBERNETES, layout::TLS_PORT),
+        )?;
+        relay::spawn(
+            tasks,
+            "door-azure",
+            doors.azure,
+            inside(layout::AZURE, layout::TLS_PORT),
+        )?;
+        relay::spawn(
+            tasks,
+            "door-metadata",
+            doors.metadata,
+            inside(layout::METADATA, 80),
+        )?;
 
         let in_world = world.kubeconfig();
         let kubeconfig = folder.join("kubeconfig");
@@ -165,8 +190,15 @@ impl World {
             register(&client, node).await?;
         }
 
-        let text = |key: &str| azure_ready.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-        let (tenant_id, subscription_id, client_id) = (text("tenantId"), text("subscriptionId"), text("clientId"));
+        let text = |key: &str| {
+            azure_ready
+                .get(key)
+                .and_then(|value| value.as_str())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let (tenant_id, subscription_id, client_id) =
+            (text("tenantId"), text("subscriptionId"), text("clientId"));
         let controller = world.controller(tasks);
         let mut agents = Vec::new();
         for node in world.fabric.nodes().values() {
@@ -287,7 +319,13 @@ impl World {
             "--pod-logs".into(),
             Kubelet::logs(pods).into(),
         ];
-        let spec = self.spec("kube-emulator".to_owned(), Program::KubeEmulator, arguments, Ready::Line, true);
+        let spec = self.spec(
+            "kube-emulator".to_owned(),
+            Program::KubeEmulator,
+            arguments,
+            Ready::Line,
+            true,
+        );
         Service::spawn(spec, tasks, "kube-emulator")
     }
 
@@ -317,7 +355,13 @@ impl World {
         }
         let programs = self.programs.clone();
         let secret = secret.to_owned();
-        let mut spec = self.spec("azure-emulator".to_owned(), Program::AzureEmulator, Vec::new(), Ready::Line, true);
+        let mut spec = self.spec(
+            "azure-emulator".to_owned(),
+            Program::AzureEmulator,
+            Vec::new(),
+            Ready::Line,
+            true,
+        );
         spec.command = Box::new(move || {
             let mut command = programs.command(Program::AzureEmulator);
             // Not as an argument, which everybody can read.
@@ -338,7 +382,13 @@ impl World {
             "127.0.0.1:8080".into(),
         ];
         let ready = Ready::Probe("http://127.0.0.1:8080/readyz".to_owned());
-        let spec = self.spec("controller".to_owned(), Program::Controller, arguments, ready, false);
+        let spec = self.spec(
+            "controller".to_owned(),
+            Program::Controller,
+            arguments,
+            ready,
+            false,
+        );
         Service::spawn(spec, tasks, "controller")
     }
 
@@ -358,21 +408,38 @@ impl World {
             wait_timeout_secs.to_string().into(),
         ];
         let ready = Ready::Probe(format!("http://{probe}/readyz"));
-        let mut spec = self.spec(format!("nmi-{}", plan.name()), Program::Nmi, arguments, ready, false);
+        let mut spec = self.spec(
+            format!("nmi-{}", plan.name()),
+            Program::Nmi,
+            arguments,
+            ready,
+            false,
+        );
         spec.namespace = node.namespace().clone();
         Service::spawn(spec, tasks, "agent")
     }
 }
 
 /// What every container's program finds in its environment.
-fn environment(ca_file: &Path, tenant: &str, subscription: &str, path: OsString) -> BTreeMap<String, OsString> {
+fn environment(
+    ca_file: &Path,
+    tenant: &str,
+    subscription: &str,
+    path: OsString,
+) -> BTreeMap<String, OsString> {
     let ca = || ca_file.as_os_str().to_owned();
     [
         ("PATH", path),
         ("PODID_TENANT_ID", tenant.into()),
         ("PODID_SUBSCRIPTION_ID", subscription.into()),
-        ("AZURE_AUTHORITY_HOST", format!("https://{}/", layout::LOGIN_HOST).into()),
-        ("AZURE_RESOURCE_MANAGER_ENDPOINT", format!("https://{}", layout::ARM_HOST).into()),
+        (
+            "AZURE_AUTHORITY_HOST",
+            format!("https://{}/", layout::LOGIN_HOST).into(),
+        ),
+        (
+            "AZURE_RESOURCE_MANAGER_ENDPOINT",
+            format!("https://{}", layout::ARM_HOST).into(),
+        ),
         ("SSL_CERT_FILE", ca()),
         ("REQUESTS_CA_BUNDLE", ca()),
         ("NODE_EXTRA_CA_CERTS", ca()),
@@ -444,7 +511,10 @@ async fn install_crds(client: &Client) -> anyhow::Result<()> {
             crd.and_then(|crd| crd.data.pointer("/status/conditions")?.as_array())
                 .into_iter()
                 .flatten()
-                .any(|condition| condition.get("type") == Some(&json!("Established")) && condition.get("status") == Some(&json!("True")))
+                .any(|condition| {
+                    condition.get("type") == Some(&json!("Established"))
+                        && condition.get("status") == Some(&json!("True"))
+                })
         };
         let served = kube::runtime::wait::await_condition(api.clone(), &name, established);
         tokio::time::timeout(ESTABLISHED_DEADLINE, served)

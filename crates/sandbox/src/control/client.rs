@@ -27,7 +27,9 @@ pub enum ControlError {
         source: io::Error,
     },
     /// It speaks otherwise.
-    #[error("the world answers in a way that this program does not understand; are they of the same version?")]
+    #[error(
+        "the world answers in a way that this program does not understand; are they of the same version?"
+    )]
     Odd(#[source] serde_json::Error),
     /// It says no.
     #[error("{0}")]
@@ -66,7 +68,11 @@ impl Control {
     }
 
     /// Asks, and gives the first answer with the connection, which `run` goes on with.
-    pub fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<(Reply, UnixStream), ControlError> {
+    pub fn ask(
+        &self,
+        request: &Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, UnixStream), ControlError> {
         let silent = |source| ControlError::Silent {
             world: self.world.clone(),
             path: self.path.clone(),
@@ -88,7 +94,9 @@ impl Control {
     pub fn info(&self) -> Result<Info, ControlError> {
         match self.ask(&Request::Info, &[])?.0 {
             Reply::Info(info) => Ok(*info),
-            other => Err(ControlError::Refused(format!("the world answered {other:?} when asked about itself"))),
+            other => Err(ControlError::Refused(format!(
+                "the world answered {other:?} when asked about itself"
+            ))),
         }
     }
 
@@ -96,7 +104,9 @@ impl Control {
     pub fn command(&self, request: &Request) -> Result<(), ControlError> {
         match self.ask(request, &[])?.0 {
             Reply::Done => Ok(()),
-            other => Err(ControlError::Refused(format!("the world answered {other:?} to {request:?}"))),
+            other => Err(ControlError::Refused(format!(
+                "the world answered {other:?} to {request:?}"
+            ))),
         }
     }
 }

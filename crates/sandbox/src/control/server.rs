@@ -36,7 +36,8 @@ pub struct Server {
 impl Server {
     /// Listens at `path`, which only this user can reach.
     pub fn spawn(self, path: &Path, tasks: &mut Tasks) -> anyhow::Result<()> {
-        let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect {}", path.display()))?;
         let (group, stop) = (tasks.group(), tasks.stop().clone());
@@ -166,5 +167,8 @@ fn refused(why: String) -> Reply {
 async fn say(stream: &mut UnixStream, reply: &Reply) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(reply)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).await.context("the client has gone")
+    stream
+        .write_all(line.as_bytes())
+        .await
+        .context("the client has gone")
 }

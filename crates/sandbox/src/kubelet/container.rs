@@ -79,11 +79,15 @@ impl Surroundings<'_> {
             streams = Some(attached.streams);
             signals = Some(attached.signals);
         } else {
-            log_streams = Some(Log::create(&log, self.kubelet.clock.clone()).context("its log cannot be made")?);
+            log_streams =
+                Some(Log::create(&log, self.kubelet.clock.clone()).context("its log cannot be made")?);
         }
         let invocation = Invocation::of(container, self.pod, self.place, &given)?;
         let mut command = command(self.kubelet, Image::find(image)?, &invocation);
-        command.args(&invocation.arguments).env_clear().envs(&invocation.environment);
+        command
+            .args(&invocation.arguments)
+            .env_clear()
+            .envs(&invocation.environment);
         if let Some(folder) = container.working_dir.clone().map(PathBuf::from).or(folder) {
             command.current_dir(folder);
         } else {
@@ -94,14 +98,20 @@ impl Surroundings<'_> {
                 command.stdin(stdin).stdout(stdout).stderr(stderr);
             }
             None => {
-                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                command
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
             }
         }
         command.kill_on_drop(true);
         let (namespace, room) = (self.namespace.clone(), self.room.clone());
         let started = tokio::task::spawn_blocking(move || namespace.spawn(&room, &mut command)).await;
         let child = started.context("the thread that starts it has ended")??;
-        let id = child.id().and_then(|id| i32::try_from(id).ok()).context("it has ended already")?;
+        let id = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .context("it has ended already")?;
         let group = Group(Pid::from_raw(id));
         Ok(Started {
             group,
@@ -124,11 +134,17 @@ fn command(kubelet: &Kubelet, image: Image, invocation: &Invocation) -> Command 
     command
 }
 
-async fn watch(mut child: Child, group: Group, log: Option<Log>, signals: Option<mpsc::Receiver<i32>>) -> i32 {
+async fn watch(
+    mut child: Child,
+    group: Group,
+    log: Option<Log>,
+    signals: Option<mpsc::Receiver<i32>>,
+) -> i32 {
     let output = match (log, child.stdout.take(), child.stderr.take()) {
-        (Some(log), Some(stdout), Some(stderr)) => {
-            Some(futures::future::join(log.clone().follow("stdout", stdout), log.follow("stderr", stderr)))
-        }
+        (Some(log), Some(stdout), Some(stderr)) => Some(futures::future::join(
+            log.clone().follow("stdout", stdout),
+            log.follow("stderr", stderr),
+        )),
         _ => None,
     };
     let mut output = std::pin::pin!(async {

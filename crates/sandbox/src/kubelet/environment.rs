@@ -110,9 +110,12 @@ fn field_of(pod: &Pod, place: Place, path: &str) -> Option<String> {
         "metadata.namespace" => text(&pod.metadata.namespace),
         "metadata.uid" => text(&pod.metadata.uid),
         "spec.nodeName" => text(&spec?.node_name),
-        "spec.serviceAccountName" => {
-            Some(spec?.service_account_name.clone().unwrap_or_else(|| "default".to_owned()))
-        }
+        "spec.serviceAccountName" => Some(
+            spec?
+                .service_account_name
+                .clone()
+                .unwrap_or_else(|| "default".to_owned()),
+        ),
         "status.podIP" | "status.podIPs" => Some(place.pod_ip.to_string()),
         "status.hostIP" | "status.hostIPs" => Some(place.host_ip.to_string()),
         _ => {
@@ -122,7 +125,12 @@ fn field_of(pod: &Pod, place: Place, path: &str) -> Option<String> {
                 "metadata.annotations" => &pod.metadata.annotations,
                 _ => return None,
             };
-            Some(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default())
+            Some(
+                map.as_ref()
+                    .and_then(|map| map.get(key))
+                    .cloned()
+                    .unwrap_or_default(),
+            )
         }
     }
 }
@@ -174,7 +182,10 @@ mod tests {
         }))
         .unwrap();
         let container = pod.spec.as_ref().unwrap().containers[0].clone();
-        let given = BTreeMap::from([("A".to_owned(), "given".into()), ("PATH".to_owned(), "/bin".into())]);
+        let given = BTreeMap::from([
+            ("A".to_owned(), "given".into()),
+            ("PATH".to_owned(), "/bin".into()),
+        ]);
         Invocation::of(&container, &pod, PLACE, &given)
     }
 
@@ -191,9 +202,15 @@ mod tests {
             ],
         }))
         .unwrap();
-        assert_eq!(made.arguments, ["--ip=10.244.0.10", "$(MY_POD_IP)", "$(UNKNOWN)", "a$b$"]);
+        assert_eq!(
+            made.arguments,
+            ["--ip=10.244.0.10", "$(MY_POD_IP)", "$(UNKNOWN)", "a$b$"]
+        );
         let get = |name: &str| made.environment[name].to_str().unwrap();
-        assert_eq!((get("MY_POD_NAME"), get("MY_POD_NAMESPACE"), get("L")), ("demo", "my-app", "c"));
+        assert_eq!(
+            (get("MY_POD_NAME"), get("MY_POD_NAMESPACE"), get("L")),
+            ("demo", "my-app", "c")
+        );
         assert_eq!((get("A"), get("PATH")), ("own-demo-$(LATER)", "/bin"));
     }
 
@@ -205,6 +222,11 @@ mod tests {
             Err(EnvironmentError::Source("S".to_owned()))
         );
         let odd = json!({ "name": "O", "valueFrom": { "fieldRef": { "fieldPath": "spec.containers" } } });
-        assert!(of(json!({ "name": "c", "env": [odd] })).unwrap_err().to_string().contains("spec.containers"));
+        assert!(
+            of(json!({ "name": "c", "env": [odd] }))
+                .unwrap_err()
+                .to_string()
+                .contains("spec.containers")
+        );
     }
 }

@@ -77,8 +77,10 @@ impl Log {
         line.push(b'\n');
         *written = written.saturating_add(line.len());
         if *written > MAX_BYTES {
-            line = format!("{now:.9} {stream} F (the sandbox keeps {MAX_BYTES} bytes of a log; the rest is dropped)\n")
-                .into_bytes();
+            line = format!(
+                "{now:.9} {stream} F (the sandbox keeps {MAX_BYTES} bytes of a log; the rest is dropped)\n"
+            )
+            .into_bytes();
         }
         if let Err(error) = file.write_all(&line) {
             tracing::warn!(%error, "a container's log cannot be written");
@@ -119,7 +121,11 @@ mod tests {
         let long = vec![b'x'; MAX_LINE + 1];
         let text = written(&long);
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines.len() == 2 && lines[0].contains(" P x") && lines[1].ends_with(" F x"), "{}", lines.len());
+        assert!(
+            lines.len() == 2 && lines[0].contains(" P x") && lines[1].ends_with(" F x"),
+            "{}",
+            lines.len()
+        );
     }
 
     #[test]

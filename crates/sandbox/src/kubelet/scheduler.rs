@@ -41,7 +41,8 @@ pub(super) async fn schedule(
     all: &HashMap<String, Arc<Pod>>,
     complained: &mut BTreeSet<String>,
 ) {
-    let (Some(name), Some(namespace), Some(uid)) = (&pod.metadata.name, &pod.metadata.namespace, &pod.metadata.uid)
+    let (Some(name), Some(namespace), Some(uid)) =
+        (&pod.metadata.name, &pod.metadata.namespace, &pod.metadata.uid)
     else {
         return;
     };
@@ -60,7 +61,10 @@ pub(super) async fn schedule(
                 "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why,
                 "lastTransitionTime": super::logs::now(&kubelet.clock).strftime("%FT%TZ").to_string(),
             }] } });
-            if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await {
+            if let Err(error) = api
+                .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+                .await
+            {
                 tracing::debug!(%error, pod = name, "the pod has gone meanwhile");
             }
         }
@@ -128,7 +132,10 @@ mod tests {
 
     #[test]
     fn a_pod_goes_to_the_emptiest_node_that_it_selects() {
-        let all = HashMap::from([("1".to_owned(), pod(json!({ "containers": [], "nodeName": "node-1" })))]);
+        let all = HashMap::from([(
+            "1".to_owned(),
+            pod(json!({ "containers": [], "nodeName": "node-1" })),
+        )]);
         let nodes = || ["node-1", "node-2"].into_iter();
         let linux = pod(json!({ "containers": [], "nodeSelector": { "kubernetes.io/os": "linux" } }));
         assert_eq!(pick(nodes(), &linux, &all), Some("node-2"));

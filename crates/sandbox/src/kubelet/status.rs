@@ -91,7 +91,14 @@ impl Container {
             name: name.to_owned(),
             image: image.to_owned(),
             init,
-            state: waiting(if init { "PodInitializing" } else { "ContainerCreating" }, ""),
+            state: waiting(
+                if init {
+                    "PodInitializing"
+                } else {
+                    "ContainerCreating"
+                },
+                "",
+            ),
             last: None,
             restarts: 0,
         }
@@ -148,10 +155,11 @@ pub fn waiting(reason: &str, message: &str) -> State {
 /// The pod's phase.
 pub fn phase(containers: &[Container], restart: Restart) -> &'static str {
     let failed = |container: &Container| matches!(&container.state, State::Ended(ended) if ended.code != 0);
-    let done = |container: &Container| {
-        matches!(&container.state, State::Ended(ended) if !restart.again(container.init, ended.code))
-    };
-    if containers.iter().any(|container| container.init && failed(container) && done(container)) {
+    let done = |container: &Container| matches!(&container.state, State::Ended(ended) if !restart.again(container.init, ended.code));
+    if containers
+        .iter()
+        .any(|container| container.init && failed(container) && done(container))
+    {
         return "Failed";
     }
     let mut main = containers.iter().filter(|container| !container.init).peekable();
@@ -159,7 +167,9 @@ pub fn phase(containers: &[Container], restart: Restart) -> &'static str {
         return if main.any(failed) { "Failed" } else { "Succeeded" };
     }
     let begun = |container: &Container| {
-        container.restarts > 0 || container.last.is_some() || !matches!(container.state, State::Waiting { .. })
+        container.restarts > 0
+            || container.last.is_some()
+            || !matches!(container.state, State::Waiting { .. })
     };
     if main.any(begun) { "Running" } else { "Pending" }
 }
@@ -175,7 +185,10 @@ impl Conditions {
             .iter()
             .map(|(kind, holds, reason)| {
                 let status = if *holds { "True" } else { "False" };
-                let same = self.0.get(*kind).is_some_and(|known| known.get("status") == Some(&json!(status)));
+                let same = self
+                    .0
+                    .get(*kind)
+                    .is_some_and(|known| known.get("status") == Some(&json!(status)));
                 if !same {
                     let mut condition = json!({ "type": kind, "status": status, "lastTransitionTime": now });
                     if let (false, Some(condition)) = (holds, condition.as_object_mut()) {
@@ -209,7 +222,11 @@ pub fn status(
 ) -> Value {
     let phase = phase(containers, restart);
     let done = matches!(phase, "Succeeded" | "Failed");
-    let completed = if phase == "Succeeded" { "PodCompleted" } else { "PodFailed" };
+    let completed = if phase == "Succeeded" {
+        "PodCompleted"
+    } else {
+        "PodFailed"
+    };
     let initialized = containers
         .iter()
         .filter(|container| container.init)
@@ -284,15 +301,39 @@ mod tests {
         let wait = || waiting("ContainerCreating", "");
         for (containers, restart, expected) in [
             (vec![(false, wait())], Restart::Always, "Pending"),
-            (vec![(true, running()), (false, wait())], Restart::Always, "Pending"),
-            (vec![(true, ended(0)), (false, running())], Restart::Always, "Running"),
-            (vec![(false, ended(0)), (false, running())], Restart::Never, "Running"),
+            (
+                vec![(true, running()), (false, wait())],
+                Restart::Always,
+                "Pending",
+            ),
+            (
+                vec![(true, ended(0)), (false, running())],
+                Restart::Always,
+                "Running",
+            ),
+            (
+                vec![(false, ended(0)), (false, running())],
+                Restart::Never,
+                "Running",
+            ),
             (vec![(false, ended(0))], Restart::Always, "Running"),
-            (vec![(false, ended(0)), (false, ended(0))], Restart::Never, "Succeeded"),
-            (vec![(false, ended(0)), (false, ended(3))], Restart::Never, "Failed"),
+            (
+                vec![(false, ended(0)), (false, ended(0))],
+                Restart::Never,
+                "Succeeded",
+            ),
+            (
+                vec![(false, ended(0)), (false, ended(3))],
+                Restart::Never,
+                "Failed",
+            ),
             (vec![(false, ended(3))], Restart::OnFailure, "Running"),
             (vec![(true, ended(1)), (false, wait())], Restart::Never, "Failed"),
-            (vec![(true, ended(1)), (false, wait())], Restart::OnFailure, "Pending"),
+            (
+                vec![(true, ended(1)), (false, wait())],
+                Restart::OnFailure,
+                "Pending",
+            ),
         ] {
             let made: Vec<_> = containers
                 .into_iter()
@@ -313,6 +354,9 @@ mod tests {
         assert_eq!(at(running(), "1")["lastTransitionTime"], "1");
         assert_eq!(at(running(), "2")["lastTransitionTime"], "1");
         let changed = at(ended(0), "3");
-        assert_eq!((&changed["lastTransitionTime"], &changed["status"]), (&json!("3"), &json!("False")));
+        assert_eq!(
+            (&changed["lastTransitionTime"], &changed["status"]),
+            (&json!("3"), &json!("False"))
+        );
     }
 }

@@ -181,7 +181,8 @@ impl Worker {
             let network = if host { node.host() } else { node.join()? };
             fs::create_dir_all(&folder).context("a folder cannot be made")?;
             let hosts = folder.join("hosts");
-            fs::write(&hosts, layout::hosts(Some((&hostname, network.address())))).context("hosts cannot be written")?;
+            fs::write(&hosts, layout::hosts(Some((&hostname, network.address()))))
+                .context("hosts cannot be written")?;
             let mut room = Room::default().hosts(hosts);
             if fs::metadata("/etc/resolv.conf").is_ok() {
                 let resolv = folder.join("resolv.conf");
@@ -197,7 +198,8 @@ impl Worker {
             // A pod in the node's own network cannot be told from others by it.
             let link = (!host).then(|| links.join(&uid));
             if let Some(link) = &link {
-                std::os::unix::fs::symlink(network.namespace().path(), link).context("its namespace cannot be linked")?;
+                std::os::unix::fs::symlink(network.namespace().path(), link)
+                    .context("its namespace cannot be linked")?;
             }
             anyhow::Ok(Connected {
                 network,
@@ -214,7 +216,10 @@ impl Worker {
         let mut events: Events = FuturesUnordered::new();
         self.advance(connected, &mut events).await;
         let wish = loop {
-            if matches!(status::phase(&self.containers, self.restart), "Succeeded" | "Failed") && self.groups.is_empty()
+            if matches!(
+                status::phase(&self.containers, self.restart),
+                "Succeeded" | "Failed"
+            ) && self.groups.is_empty()
             {
                 return;
             }
@@ -243,7 +248,10 @@ impl Worker {
                 && matches!(&container.state, State::Waiting { reason, .. }
                     if reason == "PodInitializing" || reason == "ContainerCreating")
         };
-        let init = self.containers.iter().position(|container| container.init && !done(container));
+        let init = self
+            .containers
+            .iter()
+            .position(|container| container.init && !done(container));
         let due: Vec<usize> = match init {
             Some(number) => vec![number],
             None => (0..self.containers.len()).collect(),
@@ -253,7 +261,13 @@ impl Worker {
                 .containers
                 .get(number)
                 .is_some_and(|container| new(container) && !self.groups.contains_key(&number));
-            if first && (init.is_some() || self.containers.get(number).is_some_and(|container| !container.init)) {
+            if first
+                && (init.is_some()
+                    || self
+                        .containers
+                        .get(number)
+                        .is_some_and(|container| !container.init))
+            {
                 self.start(number, connected, events).await;
             }
         }
@@ -261,7 +275,8 @@ impl Worker {
     }
 
     async fn start(&mut self, number: usize, connected: &Connected, events: &mut Events) {
-        let (Some(spec), Some(container)) = (self.specs.get(number).cloned(), self.containers.get(number)) else {
+        let (Some(spec), Some(container)) = (self.specs.get(number).cloned(), self.containers.get(number))
+        else {
             return;
         };
         let log = Kubelet::logs(&self.kubelet.pods)
@@ -298,7 +313,13 @@ impl Worker {
                     }
                     Happened::Ended(number, code)
                 }));
-                event::tell(&self.kubelet, &self.pod, "Started", &format!("Started container {}", spec.name)).await;
+                event::tell(
+                    &self.kubelet,
+                    &self.pod,
+                    "Started",
+                    &format!("Started container {}", spec.name),
+                )
+                .await;
                 State::Running(stamp(&self.kubelet))
             }
             Err(error) => {
@@ -307,7 +328,13 @@ impl Worker {
                     let _nobody = waiter.send(End::NotStarted(why.clone()));
                 }
                 if error.is::<UnknownImage>() {
-                    event::warn(&self.kubelet, &self.pod, "Failed", &format!("Failed to pull image: {why}")).await;
+                    event::warn(
+                        &self.kubelet,
+                        &self.pod,
+                        "Failed",
+                        &format!("Failed to pull image: {why}"),
+                    )
+                    .await;
                     event::warn(&self.kubelet, &self.pod, "Failed", "Error: ErrImagePull").await;
                     waiting("ErrImagePull", &why)
                 } else if error.is::<EnvironmentError>() {
@@ -324,7 +351,12 @@ impl Worker {
                         started: time.clone(),
                         finished: time,
                     };
-                    if self.restart.again(self.containers.get(number).is_some_and(|container| container.init), 127) {
+                    if self.restart.again(
+                        self.containers
+                            .get(number)
+                            .is_some_and(|container| container.init),
+                        127,
+                    ) {
                         events.push(Box::pin(std::future::ready(Happened::Ended(number, 127))));
                         self.set(number, State::Ended(ended));
                         return;
@@ -347,7 +379,9 @@ impl Worker {
         self.groups.remove(&number);
         let finished = stamp(&self.kubelet);
         let restart = self.restart;
-        let Some(container) = self.containers.get_mut(number) else { return };
+        let Some(container) = self.containers.get_mut(number) else {
+            return;
+        };
         let ended = match &container.state {
             State::Ended(ended) => ended.clone(),
             state => Ended {
@@ -373,7 +407,12 @@ impl Worker {
         } else {
             waiting(
                 "CrashLoopBackOff",
-                &format!("back-off {}s restarting failed container={} pod={}", pause.as_secs(), container.name, self.name),
+                &format!(
+                    "back-off {}s restarting failed container={} pod={}",
+                    pause.as_secs(),
+                    container.name,
+                    self.name
+                ),
             )
         };
         events.push(Box::pin(async move {
@@ -450,7 +489,11 @@ impl Worker {
         );
         // The uid keeps this from touching a new pod of the same name.
         let patch = json!({ "metadata": { "uid": self.uid }, "status": status });
-        match self.api().patch_status(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        match self
+            .api()
+            .patch_status(&self.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => tracing::warn!(%error, pod = self.name, "the pod's status cannot be written"),
@@ -496,7 +539,10 @@ impl Connected {
 
 /// The first wish that is another one than `known`.
 async fn other(wishes: &mut watch::Receiver<Wish>, known: Wish) -> Wish {
-    wishes.wait_for(|wish| *wish != known).await.map_or(Wish::World, |wish| *wish)
+    wishes
+        .wait_for(|wish| *wish != known)
+        .await
+        .map_or(Wish::World, |wish| *wish)
 }
 
 fn stamp(kubelet: &Kubelet) -> String {

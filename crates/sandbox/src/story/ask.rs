@@ -82,7 +82,12 @@ pub enum Outcome {
 impl AskArgs {
     /// Asks, once or until told to stop.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { urls, keys, every_ms, timeout_ms } = self;
+        let Self {
+            urls,
+            keys,
+            every_ms,
+            timeout_ms,
+        } = self;
         let _already_there = rustls::crypto::ring::default_provider().install_default();
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
@@ -132,8 +137,14 @@ async fn ask(http: &reqwest::Client, url: &str, keys: &Keys) -> Outcome {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) <= BODY_LIMIT => body.extend_from_slice(&chunk),
-            Ok(Some(_)) => return Outcome::NoAnswer { why: "the answer is too large".to_owned() },
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) <= BODY_LIMIT => {
+                body.extend_from_slice(&chunk)
+            }
+            Ok(Some(_)) => {
+                return Outcome::NoAnswer {
+                    why: "the answer is too large".to_owned(),
+                };
+            }
             Ok(None) => break,
             Err(error) => return Outcome::NoAnswer { why: chain(&error) },
         }
@@ -143,8 +154,12 @@ async fn ask(http: &reqwest::Client, url: &str, keys: &Keys) -> Outcome {
     let token = body.get("access_token").and_then(Value::as_str);
     match token.map(|token| keys.verify(token)) {
         None => Outcome::Answered { status, body },
-        Some(Ok(claims)) => Outcome::Token { claims: Box::new(claims) },
-        Some(Err(error)) => Outcome::BadToken { why: error.to_string() },
+        Some(Ok(claims)) => Outcome::Token {
+            claims: Box::new(claims),
+        },
+        Some(Err(error)) => Outcome::BadToken {
+            why: error.to_string(),
+        },
     }
 }
 
@@ -162,7 +177,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 fn print(answer: &Answer) -> anyhow::Result<()> {
     let line = serde_json::to_string(answer).context("an answer cannot be written as JSON")?;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("nobody reads the answers")
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .context("nobody reads the answers")
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -175,7 +192,10 @@ impl std::fmt::Display for Outcome {
             Self::Token { claims } => write!(f, "a token of {}", claims.appid),
             Self::BadToken { why } => write!(f, "a token that does not hold: {why}"),
             Self::Answered { status, body } => {
-                let said = body.get("error_description").or_else(|| body.get("error")).unwrap_or(body);
+                let said = body
+                    .get("error_description")
+                    .or_else(|| body.get("error"))
+                    .unwrap_or(body);
                 let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
                 write!(f, "{status}: {}", said.chars().take(200).collect::<String>())
             }

@@ -9,8 +9,8 @@ use super::pods::{Asking, Pods};
 use super::transcript::Seen;
 use crate::arm::{Arm, Principal};
 use crate::az::{Az, Cluster, Identity};
-use crate::control::client::Control;
 use crate::control::Request;
+use crate::control::client::Control;
 use crate::failure::Failure;
 use crate::spawned::Spawned;
 use crate::world::client;
@@ -99,12 +99,19 @@ impl Cast {
             ("appid", same(&claims.appid, &identity.client_id), &claims.appid),
             ("oid", same(&claims.oid, &identity.principal_id), &claims.oid),
             ("tid", same(&claims.tid, &self.tenant), &claims.tid),
-            ("aud", claims.aud.trim_end_matches('/') == RESOURCE.trim_end_matches('/'), &claims.aud),
+            (
+                "aud",
+                claims.aud.trim_end_matches('/') == RESOURCE.trim_end_matches('/'),
+                &claims.aud,
+            ),
             ("iss", self.issuers.contains(&claims.iss), &claims.iss),
         ];
         for (claim, right, got) in checks {
             if !right {
-                return Err(Failure::mismatch(expected, format!("a token whose {claim} is {got}")));
+                return Err(Failure::mismatch(
+                    expected,
+                    format!("a token whose {claim} is {got}"),
+                ));
             }
         }
         Ok(())
@@ -118,7 +125,10 @@ impl Cast {
         node: &str,
         (url, timeout): (String, Duration),
     ) -> Result<(), Failure> {
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect();
         self.pods
             .ask(Asking {
                 namespace,
@@ -137,5 +147,7 @@ impl Cast {
 pub(crate) fn token_url(client_id: Option<&str>) -> String {
     let resource = "https%3A%2F%2Fmanagement.azure.com%2F";
     let of = client_id.map(|id| format!("&client_id={id}")).unwrap_or_default();
-    format!("http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}{of}")
+    format!(
+        "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={resource}{of}"
+    )
 }

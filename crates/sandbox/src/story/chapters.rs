@@ -139,25 +139,41 @@ pub(crate) async fn identity(cast: &Cast, transcript: &mut Transcript) -> Told<I
         )
         .await?;
     // Strangers ask already now, since their refusal takes the agent's patience.
-    let patient = |namespace: &'static str, name: &'static str, labels: serde_json::Value, node: &'static str| {
-        cast.pods.ask(Asking {
-            namespace,
-            name,
-            labels,
-            node: Some(node),
-            urls: vec![token_url(None), token_url(Some(&identity.client_id))],
-            every: None,
-            timeout: ANSWER,
-        })
-    };
+    let patient =
+        |namespace: &'static str, name: &'static str, labels: serde_json::Value, node: &'static str| {
+            cast.pods.ask(Asking {
+                namespace,
+                name,
+                labels,
+                node: Some(node),
+                urls: vec![token_url(None), token_url(Some(&identity.client_id))],
+                every: None,
+                timeout: ANSWER,
+            })
+        };
     let strangers = async {
         create_namespace(cast, OTHER).await?;
-        patient(OTHER, "stranger", serde_json::json!({ "aadpodidbinding": POD_IDENTITY }), "node-1").await?;
+        patient(
+            OTHER,
+            "stranger",
+            serde_json::json!({ "aadpodidbinding": POD_IDENTITY }),
+            "node-1",
+        )
+        .await?;
         patient(NAMESPACE, "unlabelled", serde_json::json!({}), "node-2").await?;
-        Ok(Seen::new((), format!("{OTHER}/stranger has the label, {NAMESPACE}/unlabelled has none; what they get comes below")))
+        Ok(Seen::new(
+            (),
+            format!(
+                "{OTHER}/stranger has the label, {NAMESPACE}/unlabelled has none; what they get comes below"
+            ),
+        ))
     };
     transcript
-        .step("Two pods that shall get nothing begin to ask", &["kubectl apply -f strangers.yaml"], strangers)
+        .step(
+            "Two pods that shall get nothing begin to ask",
+            &["kubectl apply -f strangers.yaml"],
+            strangers,
+        )
         .await?;
     Ok(identity)
 }
@@ -184,7 +200,10 @@ pub(crate) async fn sample(cast: &Cast, transcript: &mut Transcript, identity: &
                 let expected = [
                     "successfully doARMOperations vm count 0".to_owned(),
                     format!("successfully acquired a token using the MSI, {msi}"),
-                    format!("successfully acquired a token, userAssignedID MSI, {msi} clientID({})", identity.client_id),
+                    format!(
+                        "successfully acquired a token, userAssignedID MSI, {msi} clientID({})",
+                        identity.client_id
+                    ),
                     "successfully made GET on instance metadata".to_owned(),
                 ];
                 let lines = follow(cast, NAMESPACE, "demo", &expected).await?;
@@ -239,7 +258,12 @@ pub(crate) async fn several(cast: &Cast, transcript: &mut Transcript) -> Told<()
                             name: &name,
                             labels: serde_json::json!({ "aadpodidbinding": "foo" }),
                             node: Some(node),
-                            urls: vec![token_url(Some(&one.client_id)), token_url(Some(&two.client_id)), token_url(None), token_url(None)],
+                            urls: vec![
+                                token_url(Some(&one.client_id)),
+                                token_url(Some(&two.client_id)),
+                                token_url(None),
+                                token_url(None),
+                            ],
                             every: None,
                             timeout: ANSWER,
                         })
@@ -247,14 +271,26 @@ pub(crate) async fn several(cast: &Cast, transcript: &mut Transcript) -> Told<()
                 }
                 for node in ["node-1", "node-2"] {
                     let name = format!("ask-foo-{node}");
-                    let answers = cast.pods.until((NAMESPACE, &name), "four answers", SOON, |all| all.len() == 4).await?;
+                    let answers = cast
+                        .pods
+                        .until((NAMESPACE, &name), "four answers", SOON, |all| all.len() == 4)
+                        .await?;
                     for (answer, identity) in answers.iter().zip([one, two, one, one]) {
                         cast.is_token_of(answer, identity)?;
                     }
-                    let slowest = answers.iter().map(|answer| answer.took_ms).max().unwrap_or_default();
-                    said.push(format!("{node}: …_1, …_2, …_1, …_1, signatures and claims right, slowest {slowest} ms"));
+                    let slowest = answers
+                        .iter()
+                        .map(|answer| answer.took_ms)
+                        .max()
+                        .unwrap_or_default();
+                    said.push(format!(
+                        "{node}: …_1, …_2, …_1, …_1, signatures and claims right, slowest {slowest} ms"
+                    ));
                 }
-                Ok(Seen { value: (), lines: said })
+                Ok(Seen {
+                    value: (),
+                    lines: said,
+                })
             },
         )
         .await;
@@ -265,18 +301,28 @@ pub(crate) async fn several(cast: &Cast, transcript: &mut Transcript) -> Told<()
 pub(crate) async fn strangers(cast: &Cast, transcript: &mut Transcript) -> Told<()> {
     for (title, namespace, name) in [
         ("A pod without the label is refused", NAMESPACE, "unlabelled"),
-        ("A pod of another namespace with the same label is refused", OTHER, "stranger"),
+        (
+            "A pod of another namespace with the same label is refused",
+            OTHER,
+            "stranger",
+        ),
     ] {
         let command = format!("kubectl logs {name} --namespace {namespace}");
         let _checked = transcript
             .step(title, &[&command], async {
-                let answers = cast.pods.until((namespace, name), "two answers", SOON, |all| all.len() == 2).await?;
+                let answers = cast
+                    .pods
+                    .until((namespace, name), "two answers", SOON, |all| all.len() == 2)
+                    .await?;
                 for answer in &answers {
                     if !refused(answer) {
                         return Err(Failure::mismatch("a refusal", answer.outcome.to_string()));
                     }
                 }
-                let said = answers.first().map(|answer| answer.outcome.to_string()).unwrap_or_default();
+                let said = answers
+                    .first()
+                    .map(|answer| answer.outcome.to_string())
+                    .unwrap_or_default();
                 Ok(Seen::new((), said))
             })
             .await;
@@ -354,7 +400,9 @@ pub(crate) async fn exceptions(cast: &Cast, transcript: &mut Transcript) -> Told
 pub(crate) async fn agent_killed(cast: &Cast, transcript: &mut Transcript, identity: &Identity) -> Told<()> {
     let label = [("aadpodidbinding", POD_IDENTITY)];
     let names = [("steady-1", "node-1"), ("steady-2", "node-2")];
-    let gets = |answer: &Answer| token_of(answer).is_some_and(|client| client.eq_ignore_ascii_case(&identity.client_id));
+    let gets = |answer: &Answer| {
+        token_of(answer).is_some_and(|client| client.eq_ignore_ascii_case(&identity.client_id))
+    };
     let killed = transcript.step(
         "The agents killed: no pod reaches the metadata service",
         &["kill -9 $(pidof podid-nmi)"],
@@ -398,12 +446,19 @@ pub(crate) async fn agent_killed(cast: &Cast, transcript: &mut Transcript, ident
             let answers = cast
                 .pods
                 .until((NAMESPACE, name), "tokens again", SOON, |all| {
-                    all.last().is_some_and(|answer| answer.asked_at_ms > moment && gets(answer))
+                    all.last()
+                        .is_some_and(|answer| answer.asked_at_ms > moment && gets(answer))
                 })
                 .await?;
-            let first = answers.iter().find(|answer| answer.asked_at_ms > moment && gets(answer));
-            let after = first.map(|answer| answer.asked_at_ms.saturating_sub(moment)).unwrap_or_default();
-            lines.push(format!("{node}: asked {after} ms after the agent was ready, answered with a token"));
+            let first = answers
+                .iter()
+                .find(|answer| answer.asked_at_ms > moment && gets(answer));
+            let after = first
+                .map(|answer| answer.asked_at_ms.saturating_sub(moment))
+                .unwrap_or_default();
+            lines.push(format!(
+                "{node}: asked {after} ms after the agent was ready, answered with a token"
+            ));
         }
         cast.pods.delete(NAMESPACE, "steady-2", SOON).await?;
         Ok(Seen { value: (), lines })
@@ -495,10 +550,18 @@ pub(crate) async fn clean_up(cast: &Cast, transcript: &mut Transcript) -> Told<(
 // === looking at the cluster ===
 
 /// Follows a pod's log until it has said all that is expected, in this order.
-async fn follow(cast: &Cast, namespace: &str, name: &str, expected: &[String]) -> Result<Vec<String>, Failure> {
+async fn follow(
+    cast: &Cast,
+    namespace: &str,
+    name: &str,
+    expected: &[String],
+) -> Result<Vec<String>, Failure> {
     let api = Api::<Pod>::namespaced(cast.pods.client.clone(), namespace);
     let end = Instant::now() + SOON;
-    let params = LogParams { follow: true, ..LogParams::default() };
+    let params = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
     let stream = loop {
         match api.log_stream(name, &params).await {
             Ok(stream) => break stream,
@@ -507,7 +570,11 @@ async fn follow(cast: &Cast, namespace: &str, name: &str, expected: &[String]) -
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             Err(kube::Error::Api(status)) => {
-                return Err(Failure::said(format!("{}{}", status.message, cast.pods.trouble(namespace, name).await)));
+                return Err(Failure::said(format!(
+                    "{}{}",
+                    status.message,
+                    cast.pods.trouble(namespace, name).await
+                )));
             }
             Err(error) => return Err(error.into()),
         }
@@ -531,8 +598,18 @@ async fn follow(cast: &Cast, namespace: &str, name: &str, expected: &[String]) -
     match expected.get(found.len()) {
         None => Ok(found),
         Some(missing) => {
-            let said = other.iter().rev().take(3).rev().cloned().collect::<Vec<_>>().join(" | ");
-            Err(Failure::mismatch(missing, format!("{said}{}", cast.pods.trouble(namespace, name).await)))
+            let said = other
+                .iter()
+                .rev()
+                .take(3)
+                .rev()
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(" | ");
+            Err(Failure::mismatch(
+                missing,
+                format!("{said}{}", cast.pods.trouble(namespace, name).await),
+            ))
         }
     }
 }
@@ -540,7 +617,10 @@ async fn follow(cast: &Cast, namespace: &str, name: &str, expected: &[String]) -
 /// Waits until an object is there.
 async fn appears<K>(cast: &Cast, namespace: &str, name: &str) -> Result<K, Failure>
 where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
 {
     let api = Api::<K>::namespaced(cast.pods.client.clone(), namespace);
     let end = Instant::now() + SOON;
@@ -549,7 +629,10 @@ where
             return Ok(found);
         }
         if Instant::now() >= end {
-            return Err(Failure::mismatch(format!("{} {namespace}/{name}", K::kind(&())), "none"));
+            return Err(Failure::mismatch(
+                format!("{} {namespace}/{name}", K::kind(&())),
+                "none",
+            ));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -558,13 +641,19 @@ where
 /// Waits until an object is gone.
 async fn disappears<K>(cast: &Cast, namespace: &str, name: &str) -> Result<(), Failure>
 where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
 {
     let api = Api::<K>::namespaced(cast.pods.client.clone(), namespace);
     let end = Instant::now() + SOON;
     while api.get_opt(name).await?.is_some() {
         if Instant::now() >= end {
-            return Err(Failure::mismatch(format!("no {} {namespace}/{name}", K::kind(&())), "it is still there"));
+            return Err(Failure::mismatch(
+                format!("no {} {namespace}/{name}", K::kind(&())),
+                "it is still there",
+            ));
         }
         tokio::time::sleep(LOOK_AGAIN / 4).await;
     }
@@ -574,12 +663,23 @@ where
 /// Names of the objects in a namespace, or everywhere.
 async fn list<K>(cast: &Cast, namespace: &str) -> Result<Vec<String>, Failure>
 where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
 {
     let client = cast.pods.client.clone();
-    let api = if namespace.is_empty() { Api::<K>::all(client) } else { Api::<K>::namespaced(client, namespace) };
+    let api = if namespace.is_empty() {
+        Api::<K>::all(client)
+    } else {
+        Api::<K>::namespaced(client, namespace)
+    };
     let found = api.list(&ListParams::default()).await?;
-    Ok(found.items.iter().filter_map(|item| item.meta().name.clone()).collect())
+    Ok(found
+        .items
+        .iter()
+        .filter_map(|item| item.meta().name.clone())
+        .collect())
 }
 
 async fn create_namespace(cast: &Cast, name: &str) -> Result<(), Failure> {

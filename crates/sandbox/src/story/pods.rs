@@ -46,9 +46,14 @@ impl Pods {
 
     /// `kubectl apply`.
     pub(crate) async fn apply(&self, namespace: &str, pod: &Value) -> Result<(), Failure> {
-        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let name = pod
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let params = PatchParams::apply(MANAGER).force();
-        self.api(namespace).patch(name, &params, &Patch::Apply(pod)).await?;
+        self.api(namespace)
+            .patch(name, &params, &Patch::Apply(pod))
+            .await?;
         Ok(())
     }
 
@@ -71,7 +76,10 @@ impl Pods {
             },
         });
         if let (Some(node), Some(spec)) = (asking.node, pod.get_mut("spec").and_then(Value::as_object_mut)) {
-            spec.insert("nodeSelector".to_owned(), json!({ "kubernetes.io/hostname": node }));
+            spec.insert(
+                "nodeSelector".to_owned(),
+                json!({ "kubernetes.io/hostname": node }),
+            );
         }
         self.apply(asking.namespace, &pod).await
     }
@@ -88,7 +96,10 @@ impl Pods {
     /// The answers so far.
     pub(crate) async fn answers(&self, namespace: &str, name: &str) -> Result<Vec<Answer>, Failure> {
         let log = self.log(namespace, name).await?;
-        Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        Ok(log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
     }
 
     /// Waits for answers with which `enough` is content.
@@ -106,8 +117,13 @@ impl Pods {
                 return Ok(answers);
             }
             if Instant::now() >= end {
-                let last = answers.last().map_or_else(|| "no answer yet".to_owned(), |answer| answer.outcome.to_string());
-                let got = format!("{last}, after {deadline:?}{}", self.trouble(namespace, name).await);
+                let last = answers
+                    .last()
+                    .map_or_else(|| "no answer yet".to_owned(), |answer| answer.outcome.to_string());
+                let got = format!(
+                    "{last}, after {deadline:?}{}",
+                    self.trouble(namespace, name).await
+                );
                 return Err(Failure::mismatch(what, got));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -137,7 +153,12 @@ impl Pods {
     }
 
     /// `kubectl delete pod`, which waits until it is gone.
-    pub(crate) async fn delete(&self, namespace: &str, name: &str, deadline: Duration) -> Result<(), Failure> {
+    pub(crate) async fn delete(
+        &self,
+        namespace: &str,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
         let api = self.api(namespace);
         match api.delete(name, &DeleteParams::default()).await {
             Ok(_) => {}
@@ -147,7 +168,9 @@ impl Pods {
         let end = Instant::now() + deadline;
         while api.get_opt(name).await?.is_some() {
             if Instant::now() >= end {
-                return Err(Failure::said(format!("pod {namespace}/{name} is still there after {deadline:?}")));
+                return Err(Failure::said(format!(
+                    "pod {namespace}/{name} is still there after {deadline:?}"
+                )));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -156,8 +179,15 @@ impl Pods {
 
     /// Names of the pods of a namespace.
     pub(crate) async fn names(&self, namespace: &str) -> Result<Vec<String>, Failure> {
-        let all = self.api(namespace).list(&kube::api::ListParams::default()).await?;
-        Ok(all.items.into_iter().filter_map(|pod| pod.metadata.name).collect())
+        let all = self
+            .api(namespace)
+            .list(&kube::api::ListParams::default())
+            .await?;
+        Ok(all
+            .items
+            .into_iter()
+            .filter_map(|pod| pod.metadata.name)
+            .collect())
     }
 }
 

@@ -131,7 +131,8 @@ impl Transcript {
                 "tookMs": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 "steps": self.steps,
             });
-            self.printer.data(&serde_json::to_string_pretty(&data).unwrap_or_default());
+            self.printer
+                .data(&serde_json::to_string_pretty(&data).unwrap_or_default());
             return ok;
         }
         let mut table = Table::new();
@@ -178,9 +179,18 @@ impl Transcript {
         if self.json {
             return;
         }
-        let mark = if step.ok { self.paint("32", "✓") } else { self.paint("31", "✗") };
+        let mark = if step.ok {
+            self.paint("32", "✓")
+        } else {
+            self.paint("31", "✗")
+        };
         let title = format!("{:<TITLE$}", step.title);
-        let mut text = format!("{mark} {:>2}  {}  {:>7}\n", step.number, self.paint("1", &title), seconds(step.took_ms));
+        let mut text = format!(
+            "{mark} {:>2}  {}  {:>7}\n",
+            step.number,
+            self.paint("1", &title),
+            seconds(step.took_ms)
+        );
         for command in &step.commands {
             text.push_str(&format!("      {}\n", self.paint("36", &format!("$ {command}"))));
         }
@@ -221,9 +231,13 @@ mod tests {
     #[tokio::test]
     async fn one_failed_step_fails_the_story() {
         let mut transcript = Transcript::new(true);
-        let first = transcript.step("a", &[], async { Ok(Seen::new(1, "fine")) }).await;
+        let first = transcript
+            .step("a", &[], async { Ok(Seen::new(1, "fine")) })
+            .await;
         assert_eq!(first.unwrap(), 1);
-        let second: Result<(), Stopped> = transcript.step("b", &[], async { Err(Failure::said("no")) }).await;
+        let second: Result<(), Stopped> = transcript
+            .step("b", &[], async { Err(Failure::said("no")) })
+            .await;
         second.unwrap_err();
         assert!(!transcript.finish(true));
     }

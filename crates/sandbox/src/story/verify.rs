@@ -109,7 +109,10 @@ impl FromStr for Keys {
         if by_id.is_empty() {
             return Err(KeysError::Empty);
         }
-        Ok(Self { by_id, text: text.to_owned() })
+        Ok(Self {
+            by_id,
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -127,7 +130,11 @@ impl Keys {
         else {
             return Err(TokenError::Shape);
         };
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_not_base64| TokenError::Shape);
+        let decode = |part: &str| {
+            URL_SAFE_NO_PAD
+                .decode(part)
+                .map_err(|_not_base64| TokenError::Shape)
+        };
         let read: Header =
             serde_json::from_slice(&decode(header)?).map_err(|_not_a_header| TokenError::Shape)?;
         if read.alg != "RS256" {
@@ -135,7 +142,11 @@ impl Keys {
         }
         let key = self.by_id.get(&read.kid).ok_or(TokenError::Key(read.kid))?;
         RsaPublicKeyComponents { n: &key.n, e: &key.e }
-            .verify(&RSA_PKCS1_2048_8192_SHA256, format!("{header}.{payload}").as_bytes(), &decode(signature)?)
+            .verify(
+                &RSA_PKCS1_2048_8192_SHA256,
+                format!("{header}.{payload}").as_bytes(),
+                &decode(signature)?,
+            )
             .map_err(|_unspecified| TokenError::Signature)?;
         serde_json::from_slice(&decode(payload)?).map_err(TokenError::Claims)
     }
@@ -147,7 +158,9 @@ mod tests {
 
     #[test]
     fn what_is_not_signed_is_not_believed() {
-        let keys: Keys = r#"{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}]}"#.parse().unwrap();
+        let keys: Keys = r#"{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}]}"#
+            .parse()
+            .unwrap();
         let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
         let payload = part(r#"{"appid":"x","aud":"y","iss":"z","tid":"t","oid":"o","exp":1}"#);
         let none = format!("{}.{payload}.", part(r#"{"alg":"none","kid":"a"}"#));
