@@ -58,7 +58,7 @@ pub(crate) fn apply(
     for manager in managers.iter_mut().filter(|manager| manager.writer != *writer) {
         manager
             .fields
-            .retain(|path| there.contains_key(path) && !changed.contains(path));
+            .retain(|path| fields::exists(&there, path) && !changed.contains(path));
     }
     match managers.iter_mut().find(|manager| manager.writer == *writer) {
         Some(manager) => {
@@ -98,7 +98,8 @@ fn changed(live: &Value, merged: &Value, shape: &Shape<'_>, wanted: &Fields) -> 
         .iter()
         .filter(|path| match (old.get(*path), new.get(*path)) {
             (Some(Some(old)), Some(Some(new))) => !json::same(old, new),
-            (Some(None), Some(None)) => false,
+            // An item of a list, or an empty map that was merged into one with fields: nothing changed by itself.
+            (Some(None), Some(None)) | (None, None) => false,
             _ => true,
         })
         .cloned()
@@ -107,7 +108,7 @@ fn changed(live: &Value, merged: &Value, shape: &Shape<'_>, wanted: &Fields) -> 
 
 fn refuse_conflicts(managers: &[Manager], writer: &Writer, changed: &Fields) -> Result<(), ApiError> {
     let mut causes = Vec::new();
-    let mut texts = Vec::new();
+    let mut disputes = Vec::new();
     for manager in managers.iter().filter(|manager| manager.writer != *writer) {
         let disputed: Vec<String> = manager.fields.intersection(changed).map(fields::shown).collect();
         if disputed.is_empty() {
@@ -121,11 +122,15 @@ fn refuse_conflicts(managers: &[Manager], writer: &Writer, changed: &Fields) -> 
                 field: field.clone(),
             });
         }
-        texts.push(match disputed.as_slice() {
-            [field] => format!("conflict with {who}: {field}"),
-            many => format!("conflicts with {who}:\n- {}", many.join("\n- ")),
-        });
+        disputes.push((who, disputed));
     }
+    let texts: Vec<String> = disputes
+        .iter()
+        .map(|(who, disputed)| match causes.len() {
+            1 => format!("conflict with {who}: {}", disputed.join("")),
+            _ => format!("conflicts with {who}:\n- {}", disputed.join("\n- ")),
+        })
+        .collect();
     match causes.len() {
         0 => Ok(()),
         count => {

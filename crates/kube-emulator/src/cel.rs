@@ -171,6 +171,11 @@ impl Rules {
         })
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.compiled.is_none()
+    }
+
     /// The rules that the object breaks; `before` is the stored object of an update.
     pub(crate) fn check(&self, object: &Value, before: Option<&Value>) -> Vec<Cause> {
         let Some(compiled) = &self.compiled else {
@@ -184,10 +189,17 @@ impl Rules {
             .map(|error| {
                 let at = error.field_path.trim_start_matches('.');
                 let value = crate::json::at_path(object, at).unwrap_or(&Value::Null);
-                let value = crate::schema::shown(value);
-                let message = match error.kind {
-                    ErrorKind::ValidationFailure => error.message,
-                    _ => format!("rule evaluation error: {}: {}", error.rule, error.message),
+                let kind = crate::schema::shown(value);
+                // Of what is not a scalar, the message alone is told.
+                let (value, message) = match error.kind {
+                    ErrorKind::ValidationFailure if value.is_object() || value.is_array() => {
+                        (String::new(), error.message)
+                    }
+                    ErrorKind::ValidationFailure => (format!("{kind}: "), error.message),
+                    _ => (
+                        format!("{kind}: "),
+                        format!("{} evaluating rule: {}", error.message, error.rule),
+                    ),
                 };
                 let (reason, message) = match error.reason.as_deref() {
                     Some("FieldValueRequired") => {
@@ -196,9 +208,9 @@ impl Rules {
                     Some("FieldValueForbidden") => ("FieldValueForbidden", format!("Forbidden: {message}")),
                     Some("FieldValueDuplicate") => (
                         "FieldValueDuplicate",
-                        format!("Duplicate value: {value}: {message}"),
+                        format!("Duplicate value: {value}{message}"),
                     ),
-                    _ => ("FieldValueInvalid", format!("Invalid value: {value}: {message}")),
+                    _ => ("FieldValueInvalid", format!("Invalid value: {value}{message}")),
                 };
                 Cause {
                     reason,
@@ -431,7 +443,7 @@ mod tests {
         assert_eq!(causes.len(), 1);
         assert_eq!(
             (causes[0].field.as_str(), causes[0].message.as_str()),
-            ("spec", "Invalid value: \"object\": no")
+            ("spec", "Invalid value: no")
         );
     }
 

@@ -109,6 +109,14 @@ fn walk<'a>(value: &'a Value, path: Path, shape: &Shape<'_>, found: &mut BTreeMa
     }
 }
 
+/// Whether a field is there, or (for a map that was given empty) anything in it.
+pub(crate) fn exists(leaves: &BTreeMap<Path, Option<&Value>>, path: &Path) -> bool {
+    leaves
+        .range::<Path, _>(path..)
+        .next()
+        .is_some_and(|(first, _)| first.starts_with(path))
+}
+
 /// A set of fields.
 pub(crate) type Fields = BTreeSet<Path>;
 
@@ -307,11 +315,11 @@ pub(crate) fn after_update(
     for manager in managers.iter_mut().filter(|manager| manager.writer != *writer) {
         manager
             .fields
-            .retain(|path| new.contains_key(path) && !changed.contains(path));
+            .retain(|path| exists(&new, path) && !changed.contains(path));
     }
     match managers.iter_mut().find(|manager| manager.writer == *writer) {
         Some(manager) => {
-            manager.fields.retain(|path| new.contains_key(path));
+            manager.fields.retain(|path| exists(&new, path));
             if !changed.is_subset(&manager.fields) {
                 manager.fields.extend(changed);
             }

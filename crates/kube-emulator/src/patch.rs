@@ -45,7 +45,7 @@ impl Patch {
         match media {
             JSON => serde_json::from_slice(text)
                 .map(Self::Json)
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}"))),
+                .map_err(|error| ApiError::unprocessable(format!("error decoding patch: {error}"))),
             MERGE => decode::json(text).map(Self::Merge),
             STRATEGIC if !custom => decode::json(text).map(Self::Strategic),
             APPLY => Ok(Self::Apply {
@@ -175,6 +175,10 @@ fn apply_config(
             target.name,
             &why,
         ));
+    }
+    if live.is_none() {
+        // It names no version of what is not there.
+        fields_of::remove(&mut wanted, &["metadata", "resourceVersion"]);
     }
     let empty = json!({});
     let applied = apply::apply(

@@ -98,6 +98,11 @@ pub(crate) struct Limits {
 }
 
 impl Node {
+    /// Whether null is no value here.
+    pub(crate) fn refuses_null(&self) -> bool {
+        !self.nullable && (self.kind.is_some() || self.int_or_string)
+    }
+
     /// The schema of a field of an object.
     pub(crate) fn field(&self, name: &str) -> Option<&Self> {
         self.properties.get(name).or(match &self.additional {

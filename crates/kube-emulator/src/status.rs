@@ -14,6 +14,20 @@ pub(crate) struct Cause {
     pub(crate) field: String,
 }
 
+impl Cause {
+    /// Whether the object is so wrong that rules between its fields cannot be looked at.
+    pub(crate) fn blocks_rules(&self) -> bool {
+        [
+            "FieldValueRequired",
+            "FieldValueTypeInvalid",
+            "FieldValueTooLong",
+            "FieldValueTooMany",
+            "FieldValueNotSupported",
+        ]
+        .contains(&self.reason)
+    }
+}
+
 /// A refused request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]

@@ -13,7 +13,7 @@ use crate::json::{self, text};
 use crate::kinds;
 use crate::patch::{Patch, Patched};
 use crate::resource::Resource;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::store::{Key, Object};
 use crate::typed;
 
@@ -393,6 +393,11 @@ fn conform(
         )));
     }
     let (api_version, kind) = (resource.api_version(), resource.kind.as_str());
+    if resource.is_custom() && text(&value, &["kind"]).is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): Object 'Kind' is missing"
+        )));
+    }
     json::default(&mut value, &["apiVersion"], api_version.as_str());
     json::default(&mut value, &["kind"], kind);
     if text(&value, &["apiVersion"]) != api_version {
@@ -532,12 +537,17 @@ fn refuse_new_finalizers(resource: &Resource, old: &Value, new: &Value) -> Resul
 fn validate(resource: &Resource, object: &Value, before: Option<&Value>) -> Result<(), ApiError> {
     let mut causes = kinds::validate_metadata(&resource.kind, object);
     if let Some(custom) = &resource.custom {
-        let broken = custom.schema.check(object);
-        // Rules are about objects of the right shape.
-        let shaped = broken.is_empty();
-        causes.extend(broken);
-        if shaped {
+        causes.extend(custom.schema.check(object));
+        if !causes.iter().any(Cause::blocks_rules) {
             causes.extend(custom.rules.check(object, before));
+        } else if !custom.rules.is_empty() {
+            causes.push(Cause {
+                reason: "FieldValueInvalid",
+                message: "Invalid value: null: some validation rules were not checked because the object was invalid; \
+                          correct the existing errors to complete validation"
+                    .to_owned(),
+                field: "<nil>".to_owned(),
+            });
         }
     } else {
         causes.extend(kinds::validate(resource, object));

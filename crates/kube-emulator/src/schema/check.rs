@@ -93,18 +93,13 @@ impl Node {
         }
         if self.int_or_string {
             if !value.is_string() && !Type::Integer.holds(value) {
-                causes.push(invalid(path, value, &self.wrong_type(path, value)));
+                causes.push(self.wrong_type_cause(path, value));
                 return;
             }
         } else if let Some(kind) = self.kind
             && !kind.holds(value)
         {
-            let why = self.wrong_type(path, value);
-            causes.push(cause(
-                "FieldValueTypeInvalid",
-                path,
-                format!("Invalid value: \"{}\": {why}", type_name(value)),
-            ));
+            causes.push(self.wrong_type_cause(path, value));
             return;
         }
         self.limits.check(value, path, causes);
@@ -147,6 +142,15 @@ impl Node {
             }
             _ => {}
         }
+    }
+
+    fn wrong_type_cause(&self, path: &str, value: &Value) -> Cause {
+        let why = self.wrong_type(path, value);
+        cause(
+            "FieldValueTypeInvalid",
+            path,
+            format!("Invalid value: \"{}\": {why}", type_name(value)),
+        )
     }
 
     fn wrong_type(&self, path: &str, value: &Value) -> String {
@@ -208,6 +212,11 @@ impl Node {
     }
 }
 
+fn too_many(size: u64, max: u64) -> String {
+    let noun = if max == 1 { "item" } else { "items" };
+    format!("Too many: {size}: must have at most {max} {noun}")
+}
+
 fn required(field: &str, why: &str) -> Cause {
     let message = if why.is_empty() {
         "Required value".to_owned()
@@ -250,11 +259,7 @@ impl Limits {
                 }
                 let size = map.len() as u64;
                 if let Some(max) = self.max_properties.filter(|max| size > *max) {
-                    causes.push(cause(
-                        "FieldValueTooMany",
-                        path,
-                        format!("Too many: {size}: must have at most {max} items"),
-                    ));
+                    causes.push(cause("FieldValueTooMany", path, too_many(size, max)));
                 }
                 if let Some(min) = self.min_properties.filter(|min| size < *min) {
                     causes.push(invalid(
@@ -295,10 +300,10 @@ impl Limits {
         if let Some(format) = &self.format
             && !is_of_format(format, text)
         {
-            causes.push(invalid(
+            causes.push(cause(
+                "FieldValueTypeInvalid",
                 path,
-                value,
-                &format!("{path} in body must be of type {format}: {value}"),
+                format!("Invalid value: {value}: {path} in body must be of type {format}: {value}"),
             ));
         }
     }
@@ -337,11 +342,7 @@ impl Limits {
     fn check_items(&self, items: &[Value], value: &Value, path: &str, causes: &mut Vec<Cause>) {
         let size = items.len() as u64;
         if let Some(max) = self.max_items.filter(|max| size > *max) {
-            causes.push(cause(
-                "FieldValueTooMany",
-                path,
-                format!("Too many: {size}: must have at most {max} items"),
-            ));
+            causes.push(cause("FieldValueTooMany", path, too_many(size, max)));
         }
         if let Some(min) = self.min_items.filter(|min| size < *min) {
             causes.push(invalid(

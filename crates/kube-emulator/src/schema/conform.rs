@@ -15,7 +15,7 @@ impl Structural {
         pruned
     }
 
-    /// Puts in the defaults of absent fields. A null that is not allowed counts as absent where there is a default.
+    /// Puts in the defaults of absent fields. A null that is not allowed counts as absent.
     pub(crate) fn default(&self, object: &mut Value) {
         default(&self.root, object);
     }
@@ -61,7 +61,7 @@ fn default(node: &Node, value: &mut Value) {
         Value::Object(map) => {
             for (name, child) in &node.properties {
                 match map.get_mut(name) {
-                    Some(Value::Null) if !child.nullable && child.default.is_some() => {
+                    Some(Value::Null) if child.refuses_null() => {
                         map.shift_remove(name);
                     }
                     Some(value) => {
@@ -77,10 +77,10 @@ fn default(node: &Node, value: &mut Value) {
                 }
             }
             if let Additional::Schema(child) = &node.additional {
-                for (_, value) in map.iter_mut() {
+                map.retain(|_, value| !value.is_null() || !child.refuses_null() || child.default.is_some());
+                for value in map.values_mut() {
                     if value.is_null()
-                        && !child.nullable
-                        && let Some(fallback) = &child.default
+                        && let Some(fallback) = child.default.as_ref().filter(|_| child.refuses_null())
                     {
                         *value = fallback.clone();
                     }

@@ -129,3 +129,17 @@ async fn containers_merge_by_name_and_ports_by_number_and_protocol() {
         json!([{ "containerPort": 80, "name": "web", "protocol": "TCP" }])
     );
 }
+
+#[tokio::test]
+async fn an_empty_map_is_nobodys_conflict() {
+    let world = World::new().await;
+    let path = world.core("configmaps/a");
+    world.config_map("a", json!({ "k": "v" })).await;
+    for manager in ["one", "two"] {
+        let applied = world
+            .apply(&path, manager, false, &map(json!({})))
+            .await
+            .expect(200);
+        assert_eq!(applied["data"], json!({ "k": "v" }));
+    }
+}

@@ -90,6 +90,16 @@ async fn objects_are_pruned_defaulted_and_validated() {
         .expect(201);
     assert_eq!(made["spec"], json!({ "mode": "on", "size": 3 }));
     assert_eq!(made["metadata"]["generation"], 1);
+    let nulls = widget(
+        &path,
+        "nulls",
+        json!({ "mode": null, "size": null, "items": null }),
+    );
+    let made = world.post(&path, &nulls).await.expect(201);
+    assert_eq!(made["spec"], json!({ "size": 3 }));
+    let kindless = json!({ "metadata": { "name": "b" }, "spec": {} });
+    let (_, message) = world.post(&path, &kindless).await.refused(400);
+    assert!(message.contains("Object 'Kind' is missing"), "{message}");
 
     let strict = format!("{path}?fieldValidation=Strict");
     let (_, message) = world
