@@ -235,8 +235,18 @@ def exception_list(cmd, client, resource_group_name, cluster_name):
 # === what they share ===
 
 
+class Models:
+    """The models of an API, by name, in the version that the CLI speaks."""
+
+    def __init__(self, cmd, resource_type, operation_group):
+        self._find = functools.partial(cmd.get_models, resource_type=resource_type, operation_group=operation_group)
+
+    def __getattr__(self, name):
+        return self._find(name)
+
+
 def models_of(cmd):
-    return cmd.get_models(resource_type=ResourceType.MGMT_CONTAINERSERVICE, operation_group="managed_clusters")
+    return Models(cmd, ResourceType.MGMT_CONTAINERSERVICE, "managed_clusters")
 
 
 def enabled_cluster(client, resource_group_name, cluster_name):
@@ -317,7 +327,7 @@ def grant_operator(cmd, cluster, identity):
     definitions = list(client.role_definitions.list(scope, filter=f"roleName eq '{OPERATOR_NAME}'"))
     if not definitions:
         raise AzCLIError(f"Role '{OPERATOR_NAME}' doesn't exist.")
-    models = cmd.get_models(resource_type=ResourceType.MGMT_AUTHORIZATION, operation_group="role_assignments")
+    models = Models(cmd, ResourceType.MGMT_AUTHORIZATION, "role_assignments")
     wanted = models.RoleAssignmentCreateParameters(
         role_definition_id=definitions[0].id, principal_id=principal, principal_type="ServicePrincipal"
     )
