@@ -11,6 +11,7 @@ mod images;
 mod node;
 mod pki;
 mod process;
+mod render;
 pub(crate) mod state;
 pub(crate) mod tools;
 mod world;
@@ -57,6 +58,12 @@ pub(crate) enum Command {
     },
     /// Print how to reach the cluster that runs
     Env(Where),
+    /// Write what the chart renders by default to deploy/kustomize, and the CRDs to the chart
+    Render {
+        /// Write nothing; fail when a file is not what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Stop everything that was started
     Down(Where),
     /// Become the holder of a control plane
@@ -157,6 +164,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
             printer::note(reply.stderr.trim_end());
             return Ok(ExitCode::from(u8::try_from(reply.code).unwrap_or(u8::MAX)));
         }
+        Command::Render { check } => render::run(&Tools::control()?, check)?,
         Command::Down(at) => at.state()?.clear()?,
         Command::Hold { tools, state } => return world::hold(&State::new(Some(&state))?, &Tools::at(tools)),
         Command::HoldNode { tools, spec } => {

@@ -263,12 +263,6 @@ impl Cluster {
         ask(&self.door(node)?, &Request::Start(program))?.ok().map(drop)
     }
 
-    /// Kills a program that [`Self::start_inside`] started.
-    pub(crate) fn stop_inside(&self, node: Option<&str>, name: &str) -> anyhow::Result<()> {
-        let name = name.to_owned();
-        ask(&self.door(node)?, &Request::Stop { name })?.ok().map(drop)
-    }
-
     /// The log of a program of the control plane's, or of a node's.
     pub(crate) fn log(&self, node: Option<&str>, program: &str) -> PathBuf {
         let folder = node.map_or_else(|| self.state.logs(), |node| self.state.node(node).join("log"));

@@ -227,7 +227,7 @@ impl<'a> Azure<'a> {
     /// `az aks pod-identity delete`.
     pub(super) fn delete_pod_identity(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
         self.change("userAssignedIdentities", |list| {
-            list.retain(|entry| !is(entry, namespace, name))
+            list.retain(|entry| !is(entry, namespace, name));
         })
     }
 

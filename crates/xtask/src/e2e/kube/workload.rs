@@ -14,7 +14,7 @@ use crate::kube::tools::run;
 /// The token endpoint, as every SDK asks it.
 pub(super) const TOKEN_URL: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/";
 /// How long a pod may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A cluster, by kubectl.
 pub(super) struct Kubectl<'a>(pub(super) &'a Cluster);
