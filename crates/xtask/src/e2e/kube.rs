@@ -74,7 +74,9 @@ fn with_cluster(
         ));
         return done;
     }
-    done.and(cluster.down())
+    // In any case.
+    let ended = cluster.down();
+    done.and(ended)
 }
 
 /// Says what is being done, and how long it took.

@@ -46,7 +46,8 @@ impl Answered {
 
     /// The status and client id in a pod's log: the body, then the status on a line of its own.
     pub(super) fn read(log: &str) -> anyhow::Result<Self> {
-        let (body, status) = log.trim_end().rsplit_once('\n').unwrap_or(("", log.trim_end()));
+        let log = log.trim_end();
+        let (body, status) = log.rsplit_once('\n').unwrap_or(("", log));
         Ok(Self {
             status: status.parse().with_context(|| format!("no status in {log:?}"))?,
             body: body.to_owned(),
