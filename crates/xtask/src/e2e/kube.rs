@@ -2,6 +2,7 @@
 //! server. Needs root, Go, a C compiler, curl and Debian's apt-get; see `cargo xtask kube`.
 
 mod azure;
+mod install;
 mod story;
 mod workload;
 
