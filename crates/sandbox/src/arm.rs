@@ -29,7 +29,7 @@ pub(crate) struct Principal {
 /// A client of ARM.
 pub(crate) struct Arm {
     http: Client,
-    arm: String,
+    resource_manager: String,
     login: String,
     principal: Principal,
     token: Mutex<Option<Bearer>>,
@@ -79,7 +79,7 @@ impl Arm {
         let base = |text: &str| text.trim_end_matches('/').to_owned();
         Ok(Self {
             http,
-            arm: base(arm),
+            resource_manager: base(arm),
             login: base(login),
             principal,
             token: Mutex::new(None),
@@ -158,7 +158,7 @@ impl Arm {
 
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<Url, ArmError> {
         let text = if path.starts_with('/') {
-            format!("{}{path}", self.arm)
+            format!("{}{path}", self.resource_manager)
         } else {
             path.to_owned()
         };
@@ -310,7 +310,8 @@ impl Arm {
 
     /// A token for ARM by client credentials, kept for the run.
     async fn bearer(&self) -> Result<Bearer, ArmError> {
-        if let Some(token) = self.token.lock().clone() {
+        let known = self.token.lock().clone();
+        if let Some(token) = known {
             return Ok(token);
         }
         let url = format!("{}/{}/oauth2/v2.0/token", self.login, self.principal.tenant_id);

@@ -50,7 +50,6 @@ pub(crate) struct Identity {
 /// A managed cluster, as far as the story looks at it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
-    pub(crate) id: String,
     pub(crate) node_group: String,
     pub(crate) kubelet_client_id: String,
 }
@@ -183,7 +182,6 @@ impl Az {
     pub(crate) async fn aks_show(&self, group: &str, name: &str) -> Result<Cluster, ArmError> {
         let found = self.arm.get(&self.cluster_path(group, name), CLUSTER).await?;
         Ok(Cluster {
-            id: text(&found, "/id"),
             node_group: text(&found, "/properties/nodeResourceGroup"),
             kubelet_client_id: text(&found, "/properties/identityProfile/kubeletidentity/clientId"),
         })
@@ -260,21 +258,6 @@ impl Az {
     /// `az identity delete`.
     pub(crate) async fn identity_delete(&self, group: &str, name: &str) -> Result<(), ArmError> {
         self.arm.delete(&self.identity_path(group, name), IDENTITY).await
-    }
-
-    /// The scale sets of a group, their ids.
-    pub(crate) async fn scale_sets(&self, group: &str) -> Result<Vec<String>, ArmError> {
-        let path = format!(
-            "/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachineScaleSets",
-            self.subscription
-        );
-        Ok(self
-            .arm
-            .list(&path, "2024-11-01", "")
-            .await?
-            .iter()
-            .map(|item| text(item, "/id"))
-            .collect())
     }
 
     /// `az role assignment create --role ROLE --assignee-object-id … --scope SCOPE`. Doing it twice is no error.

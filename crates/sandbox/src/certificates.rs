@@ -5,7 +5,7 @@ use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa
 use crate::state::WorldName;
 
 /// Certificate and key, PEM.
-pub struct Authority {
+pub(crate) struct Authority {
     /// What clients trust.
     pub certificate: String,
     /// What signs.
@@ -14,7 +14,7 @@ pub struct Authority {
 
 impl Authority {
     /// A new one. It names no end: it ends with its world.
-    pub fn generate(world: &WorldName) -> Result<Self, rcgen::Error> {
+    pub(crate) fn generate(world: &WorldName) -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         let mut name = DistinguishedName::new();
         name.push(DnType::CommonName, format!("podid sandbox {world}"));

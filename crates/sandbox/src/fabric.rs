@@ -17,14 +17,14 @@ const BRIDGE: &str = "cni0";
 
 /// All networks of a world.
 #[derive(Debug)]
-pub struct Fabric {
+pub(crate) struct Fabric {
     azure: Namespace,
     nodes: BTreeMap<String, Arc<NodeNetwork>>,
 }
 
 /// A node's network.
 #[derive(Debug)]
-pub struct NodeNetwork {
+pub(crate) struct NodeNetwork {
     plan: NodePlan,
     namespace: Namespace,
     taken: Mutex<BTreeSet<u8>>,
@@ -33,7 +33,7 @@ pub struct NodeNetwork {
 
 /// A pod's network; its address is free again when this is dropped.
 #[derive(Debug)]
-pub struct PodNetwork {
+pub(crate) struct PodNetwork {
     namespace: Namespace,
     node: Arc<NodeNetwork>,
     /// Its interface on the node and the last byte of its address; none for a pod in the node's own network.
@@ -42,7 +42,7 @@ pub struct PodNetwork {
 
 /// A pod cannot be connected.
 #[derive(Debug, thiserror::Error)]
-pub enum FabricError {
+pub(crate) enum FabricError {
     /// The node's addresses are used up.
     #[error("node {0} has no free pod address left")]
     Full(String),
@@ -53,7 +53,7 @@ pub enum FabricError {
 
 impl Fabric {
     /// Turns this process's own network namespace into Azure and connects the nodes to it.
-    pub fn build(count: NodeCount) -> Result<Self, NamespaceError> {
+    pub(crate) fn build(count: NodeCount) -> Result<Self, NamespaceError> {
         let azure = Namespace::current()?;
         let links = azure.links()?;
         for address in [layout::METADATA, layout::KUBERNETES, layout::AZURE] {
@@ -91,29 +91,29 @@ impl Fabric {
     }
 
     /// Where the emulators are.
-    pub fn azure(&self) -> &Namespace {
+    pub(crate) fn azure(&self) -> &Namespace {
         &self.azure
     }
 
     /// The nodes, by name.
-    pub fn nodes(&self) -> &BTreeMap<String, Arc<NodeNetwork>> {
+    pub(crate) fn nodes(&self) -> &BTreeMap<String, Arc<NodeNetwork>> {
         &self.nodes
     }
 }
 
 impl NodeNetwork {
     /// Its addresses and wiring.
-    pub fn plan(&self) -> NodePlan {
+    pub(crate) fn plan(&self) -> NodePlan {
         self.plan
     }
 
     /// Its namespace.
-    pub fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
     /// Connects a new pod: the lowest free address, so that addresses are reused as soon as they can be.
-    pub fn join(self: &Arc<Self>) -> Result<PodNetwork, FabricError> {
+    pub(crate) fn join(self: &Arc<Self>) -> Result<PodNetwork, FabricError> {
         let plan = self.plan;
         let host = {
             let mut taken = self.taken.lock();
@@ -157,7 +157,7 @@ impl NodeNetwork {
     }
 
     /// A pod that uses the node's own network.
-    pub fn host(self: &Arc<Self>) -> PodNetwork {
+    pub(crate) fn host(self: &Arc<Self>) -> PodNetwork {
         PodNetwork {
             namespace: self.namespace.clone(),
             node: Arc::clone(self),
@@ -168,17 +168,17 @@ impl NodeNetwork {
 
 impl PodNetwork {
     /// Its namespace.
-    pub fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
     /// Its node.
-    pub fn node(&self) -> &NodeNetwork {
+    pub(crate) fn node(&self) -> &NodeNetwork {
         &self.node
     }
 
     /// Its address.
-    pub fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> Ipv4Addr {
         match &self.own {
             Some((_, host)) => self.node.plan.pod(*host),
             None => self.node.plan.address(),

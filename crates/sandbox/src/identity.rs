@@ -9,11 +9,12 @@ use kube::{Api, Client};
 use podid_api::{AzureIdentity, AzureIdentityBinding, PodIdentityProfile};
 
 /// The pod's label whose value selects bindings.
-pub const BINDING_LABEL: &str = podid_api::names::BINDING_LABEL;
+pub(crate) const BINDING_LABEL: &str = podid_api::names::BINDING_LABEL;
 
 /// An identity, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+#[expect(clippy::struct_field_names, reason = "Azure calls all three so")]
+pub(crate) struct Known {
     /// Client id.
     pub client_id: String,
     /// Object id.
@@ -24,7 +25,7 @@ pub struct Known {
 
 impl Known {
     /// The variables.
-    pub fn environment(&self) -> BTreeMap<String, OsString> {
+    pub(crate) fn environment(&self) -> BTreeMap<String, OsString> {
         let all = [
             ("PODID_CLIENT_ID", &self.client_id),
             ("PODID_OBJECT_ID", &self.object_id),
@@ -38,7 +39,7 @@ impl Known {
 }
 
 /// The variables for a pod. None when it has no label, no identity, or the cluster does not say.
-pub async fn environment(client: &Client, pod: &Pod) -> BTreeMap<String, OsString> {
+pub(crate) async fn environment(client: &Client, pod: &Pod) -> BTreeMap<String, OsString> {
     let label = pod
         .metadata
         .labels
@@ -58,7 +59,11 @@ pub async fn environment(client: &Client, pod: &Pod) -> BTreeMap<String, OsStrin
 }
 
 /// The first identity by name that `selector` selects in `namespace`: of the profile, else of hand-made bindings.
-pub async fn find(client: &Client, namespace: &str, selector: &str) -> Result<Option<Known>, kube::Error> {
+pub(crate) async fn find(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+) -> Result<Option<Known>, kube::Error> {
     let profile = Api::<PodIdentityProfile>::all(client.clone())
         .get_opt(podid_api::names::PROFILE_NAME)
         .await?;

@@ -4,11 +4,11 @@
 //! watch ─▶ pods ─┬─ without node ─▶ scheduler ─▶ binding
 //!                └─ on one of our nodes ─▶ one worker a pod ─▶ status, events, logs
 
-pub mod attach;
+pub(crate) mod attach;
 mod container;
-pub mod environment;
-pub mod event;
-pub mod image;
+pub(crate) mod environment;
+pub(crate) mod event;
+pub(crate) mod image;
 mod logs;
 mod scheduler;
 mod status;
@@ -32,11 +32,11 @@ use tokio::sync::{Notify, watch};
 use crate::fabric::NodeNetwork;
 use crate::programs::Programs;
 use attach::Attachments;
-pub use scheduler::{arch, labels};
+pub(crate) use scheduler::{arch, labels};
 use worker::{Wish, Worker};
 
 /// What is the same for all pods.
-pub struct Kubelet {
+pub(crate) struct Kubelet {
     /// The cluster.
     pub client: Client,
     /// The nodes, by name.
@@ -57,12 +57,12 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// Folder of logs, as the API server looks for them.
-    pub fn logs(pods: &std::path::Path) -> PathBuf {
+    pub(crate) fn logs(pods: &std::path::Path) -> PathBuf {
         pods.join("logs")
     }
 
     /// Starts it.
-    pub fn spawn(self, tasks: &mut Tasks) {
+    pub(crate) fn spawn(self, tasks: &mut Tasks) {
         let kubelet = Arc::new(self);
         let seen = Arc::new(Seen::default());
         let synced = Readiness::new();
@@ -154,22 +154,22 @@ struct Seen {
 struct Pods(Arc<Seen>);
 
 impl Index<Pod> for Pods {
-    fn apply(&mut self, pod: Pod) {
-        if let Some(uid) = pod.metadata.uid.clone() {
-            self.0.pods.lock().insert(uid, Arc::new(pod));
+    fn apply(&mut self, object: Pod) {
+        if let Some(uid) = object.metadata.uid.clone() {
+            self.0.pods.lock().insert(uid, Arc::new(object));
             self.0.changed.notify_one();
         }
     }
 
-    fn delete(&mut self, pod: Pod) {
-        if let Some(uid) = &pod.metadata.uid {
+    fn delete(&mut self, object: Pod) {
+        if let Some(uid) = &object.metadata.uid {
             self.0.pods.lock().remove(uid);
             self.0.changed.notify_one();
         }
     }
 
-    fn reset(&mut self, pods: Vec<Pod>) {
-        let all = pods
+    fn reset(&mut self, objects: Vec<Pod>) {
+        let all = objects
             .into_iter()
             .filter_map(|pod| Some((pod.metadata.uid.clone()?, Arc::new(pod))));
         *self.0.pods.lock() = all.collect();

@@ -28,6 +28,7 @@ pub enum Program {
 
 /// Programs to run instead of this one.
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "the flags are called so")]
 #[command(next_help_heading = "Other programs")]
 pub struct Programs {
     /// Program to run as the node agent, instead of the one built in

@@ -14,7 +14,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listeners outside.
 #[derive(Debug)]
-pub struct Doors {
+pub(crate) struct Doors {
     /// To the Kubernetes API.
     pub kubernetes: TcpListener,
     /// To ARM and Entra.
@@ -26,7 +26,7 @@ pub struct Doors {
 /// A port cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("port {port} of 127.0.0.1 cannot be used ({source}); choose another one with {flag}")]
-pub struct DoorError {
+pub(crate) struct DoorError {
     flag: &'static str,
     port: u16,
     source: io::Error,
@@ -34,7 +34,7 @@ pub struct DoorError {
 
 impl Doors {
     /// Binds the ports; 0 takes a free one.
-    pub fn bind(kubernetes: u16, azure: u16, metadata: u16) -> Result<Self, DoorError> {
+    pub(crate) fn bind(kubernetes: u16, azure: u16, metadata: u16) -> Result<Self, DoorError> {
         let bind = |flag, port| {
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| DoorError { flag, port, source })
         };
@@ -47,7 +47,7 @@ impl Doors {
 }
 
 /// Passes what comes to `listener` on to `inside`.
-pub fn spawn(
+pub(crate) fn spawn(
     tasks: &mut Tasks,
     name: &'static str,
     listener: TcpListener,

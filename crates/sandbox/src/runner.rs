@@ -48,7 +48,7 @@ pub struct Runner {
     /// Where the kubelet finds the streams.
     pub attachments: Attachments,
     /// ARM.
-    pub az: Az,
+    pub(crate) az: Az,
 }
 
 /// A pod whose end is waited for.
@@ -144,13 +144,12 @@ impl Runner {
         let Some(first) = identities.first() else {
             return Ok(());
         };
-        let (group, cluster) = match self.az.aks_with_pod_identity().await? {
-            Some(found) => found,
-            None => {
-                self.az.group_create(OWN).await?;
-                self.az.aks_create(OWN, OWN, Network::Azure).await?;
-                (OWN.to_owned(), OWN.to_owned())
-            }
+        let (group, cluster) = if let Some(found) = self.az.aks_with_pod_identity().await? {
+            found
+        } else {
+            self.az.group_create(OWN).await?;
+            self.az.aks_create(OWN, OWN, Network::Azure).await?;
+            (OWN.to_owned(), OWN.to_owned())
         };
         let mut selector = labels.get(BINDING_LABEL).cloned();
         for name in identities {

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How long a process may take until it is ready. Much more than it takes, for machines that are busy.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_mins(1);
 /// Pause between two looks at a probe.
 const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// Pause before a process that died is started again.

@@ -21,7 +21,6 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Spawned {
     child: Child,
-    pub(crate) name: WorldName,
     pub(crate) info: Info,
     pub(crate) control: Control,
 }
@@ -54,12 +53,7 @@ impl Spawned {
         }
         let info: Info = serde_json::from_str(&line).context("the world's ready line is not understood")?;
         let control = Control::find(&Home::locate(), &name)?;
-        Ok(Ok(Self {
-            child,
-            name,
-            info,
-            control,
-        }))
+        Ok(Ok(Self { child, info, control }))
     }
 
     /// Ends it, and waits until nothing is left of it.

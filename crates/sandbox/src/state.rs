@@ -15,6 +15,9 @@ use nix::unistd::geteuid;
 /// The longest path of a Unix socket. Source: unix(7), `sun_path` with its closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// Bits of a mode that are for others than the owner.
+const OTHERS: u32 = 6;
+
 /// The name of a world: lower-case letters, digits and hyphens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorldName(String);
@@ -270,7 +273,13 @@ fn private(path: &Path) -> Result<(), StateError> {
 
 fn owned(path: &Path) -> Result<(), StateError> {
     match fs::symlink_metadata(path) {
-        Ok(seen) if seen.is_dir() && seen.uid() == geteuid().as_raw() && seen.mode() & 0o077 == 0 => Ok(()),
+        Ok(seen)
+            if seen.is_dir()
+                && seen.uid() == geteuid().as_raw()
+                && seen.mode().trailing_zeros() >= OTHERS =>
+        {
+            Ok(())
+        }
         Ok(_) => Err(StateError::Exposed(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StateError::io("look at", path)(error)),

@@ -1,7 +1,7 @@
 //! `demo`: the tutorial's story, told from outside to a world of its own through its public doors: ARM and the
 //! Kubernetes API over loopback, and the control socket. Every step checks what it claims.
 
-pub mod ask;
+pub(crate) mod ask;
 mod cast;
 mod chapters;
 mod left;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use podid_cli::printer::Printer;
 use podid_rt::stop::Stop;
 
 use crate::programs::Programs;
@@ -45,7 +46,7 @@ impl DemoArgs {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Self { json, programs } = self;
         let stop = Stop::on_signals().context("signals cannot be listened to")?;
-        let mut transcript = Transcript::new(json);
+        let mut transcript = Transcript::new(json, Printer::to_terminal());
         let routes = machine_routes();
         let mut flags = programs.flags();
         flags.extend([

@@ -46,7 +46,7 @@ const ESTABLISHED_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What was made outside before the world was entered.
 #[derive(Debug)]
-pub struct Outside {
+pub(crate) struct Outside {
     /// Listeners for people.
     pub doors: Doors,
     /// The state folder; the lock stays with the supervisor.
@@ -58,7 +58,7 @@ pub struct Outside {
 }
 
 /// Runs a world until told to stop. The calling process must be in a world of its own.
-pub async fn run(args: UpArgs, outside: Outside, supervisor: u32) -> anyhow::Result<()> {
+pub(crate) async fn run(args: UpArgs, outside: Outside, supervisor: u32) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("signals cannot be listened to")?;
     if let Some(lifeline) = outside.lifeline {
         follow(lifeline, stop.clone());
@@ -485,7 +485,7 @@ fn for_people(in_world: &Path, out: &Path, port: u16) -> anyhow::Result<()> {
 }
 
 /// A client of the cluster that a kubeconfig names.
-pub async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
+pub(crate) async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())

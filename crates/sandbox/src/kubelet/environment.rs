@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 
 /// A container's configuration cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EnvironmentError {
+pub(crate) enum EnvironmentError {
     /// A field that is not known here.
     #[error("environment variable {name}: the field path {path:?} is not supported")]
     Field {
@@ -28,7 +28,7 @@ pub enum EnvironmentError {
 
 /// Where a pod is, for `fieldRef`.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// Its address.
     pub pod_ip: Ipv4Addr,
     /// Its node's address.
@@ -37,7 +37,7 @@ pub struct Place {
 
 /// What a container is started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invocation {
+pub(crate) struct Invocation {
     /// All variables, the container's own over the given ones.
     pub environment: BTreeMap<String, OsString>,
     /// Instead of the image's program.
@@ -48,7 +48,7 @@ pub struct Invocation {
 
 impl Invocation {
     /// Of `container` of `pod`, with `given` under its own variables.
-    pub fn of(
+    pub(crate) fn of(
         container: &Container,
         pod: &Pod,
         place: Place,
@@ -146,13 +146,12 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
             out.push('$');
             rest = after;
         } else if let Some((name, after)) = after.strip_prefix('(').and_then(|after| after.split_once(')')) {
-            match variables.get(name) {
-                Some(value) => out.push_str(value),
-                None => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
-                }
+            if let Some(value) = variables.get(name) {
+                out.push_str(value);
+            } else {
+                out.push_str("$(");
+                out.push_str(name);
+                out.push(')');
             }
             rest = after;
         } else {
@@ -175,13 +174,17 @@ mod tests {
         host_ip: Ipv4Addr::new(10, 240, 0, 4),
     };
 
-    fn of(container: serde_json::Value) -> Result<Invocation, EnvironmentError> {
-        let pod: Pod = serde_json::from_value(json!({
+    fn pod(container: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
             "metadata": { "name": "demo", "namespace": "my-app", "uid": "u", "labels": { "a/b": "c" } },
             "spec": { "containers": [container], "nodeName": "node-1" },
         }))
-        .unwrap();
-        let container = pod.spec.as_ref().unwrap().containers[0].clone();
+        .unwrap()
+    }
+
+    fn of(container: serde_json::Value) -> Result<Invocation, EnvironmentError> {
+        let pod = pod(container);
+        let container = pod.spec.clone().unwrap_or_default().containers.remove(0);
         let given = BTreeMap::from([
             ("A".to_owned(), "given".into()),
             ("PATH".to_owned(), "/bin".into()),

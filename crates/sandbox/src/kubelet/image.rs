@@ -3,9 +3,9 @@
 use crate::programs::Program;
 
 /// The image of programs of this machine, which `run` uses.
-pub const LOCAL: &str = "podid.dev/local";
+pub(crate) const LOCAL: &str = "podid.dev/local";
 /// The image of what the story's pods run.
-pub const ASK: &str = "podid.dev/ask";
+pub(crate) const ASK: &str = "podid.dev/ask";
 /// The tutorial's sample workload.
 const DEMO: &str = "mcr.microsoft.com/oss/azure/aad-pod-identity/demo";
 /// Names of an image whose programs a machine mostly has itself.
@@ -13,7 +13,7 @@ const BUSYBOX: [&str; 3] = ["busybox", "library/busybox", "docker.io/library/bus
 
 /// What an image stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Image {
+pub(crate) enum Image {
     /// One of ours, which is what runs unless the container says otherwise.
     Ours(Program),
     /// Programs of this machine; the shell unless the container says otherwise.
@@ -26,11 +26,11 @@ pub enum Image {
     "the sandbox pulls no images and has no local program for {0:?}; it knows {DEMO}, busybox and {LOCAL} (with the \
      command of a program of this machine)"
 )]
-pub struct UnknownImage(String);
+pub(crate) struct UnknownImage(String);
 
 impl Image {
     /// What `image` stands for, whatever its tag or digest.
-    pub fn find(image: &str) -> Result<Self, UnknownImage> {
+    pub(crate) fn find(image: &str) -> Result<Self, UnknownImage> {
         match repository(image) {
             DEMO => Ok(Self::Ours(Program::Demo)),
             ASK => Ok(Self::Ours(Program::Ask)),

@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 10 * 1024 * 1024;
 
 /// The log of one run of a container. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Inner>);
+pub(super) struct Log(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -28,7 +28,7 @@ struct Inner {
 
 impl Log {
     /// A new one at that path, whose folder is made.
-    pub fn create(path: &Path, clock: Clock) -> io::Result<Self> {
+    pub(super) fn create(path: &Path, clock: Clock) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -37,7 +37,7 @@ impl Log {
     }
 
     /// Writes what comes from `source` until its end.
-    pub async fn follow(self, stream: &'static str, mut source: impl AsyncRead + Unpin) {
+    pub(super) async fn follow(self, stream: &'static str, mut source: impl AsyncRead + Unpin) {
         let mut bytes = Vec::with_capacity(MAX_LINE);
         loop {
             let room = MAX_LINE.saturating_sub(bytes.len());
@@ -89,7 +89,7 @@ impl Log {
 }
 
 /// The time of day.
-pub fn now(clock: &Clock) -> Timestamp {
+pub(super) fn now(clock: &Clock) -> Timestamp {
     let time = clock.since_epoch();
     let secs = i64::try_from(time.as_secs()).unwrap_or_default();
     Timestamp::new(secs, i32::try_from(time.subsec_nanos()).unwrap_or_default()).unwrap_or_default()

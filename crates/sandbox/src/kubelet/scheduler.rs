@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Kubelet, event, is_over};
 
 /// Labels of a node.
-pub fn labels(node: &str) -> BTreeMap<String, String> {
+pub(crate) fn labels(node: &str) -> BTreeMap<String, String> {
     let labels = [
         ("kubernetes.io/hostname", node),
         ("kubernetes.io/os", "linux"),
@@ -26,7 +26,7 @@ pub fn labels(node: &str) -> BTreeMap<String, String> {
 }
 
 /// This machine's architecture by Go's name, which Kubernetes uses.
-pub fn arch() -> &'static str {
+pub(crate) fn arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 /// When containers are started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Restart {
+pub(super) enum Restart {
     /// Whenever they end.
     Always,
     /// When they fail.
@@ -18,7 +18,7 @@ pub enum Restart {
 
 impl Restart {
     /// The pod's policy.
-    pub fn of(pod: &Pod) -> Self {
+    pub(super) fn of(pod: &Pod) -> Self {
         match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
             Some("Never") => Self::Never,
             Some("OnFailure") => Self::OnFailure,
@@ -27,7 +27,7 @@ impl Restart {
     }
 
     /// Whether a container that ended with this code runs again. Init containers are done once they succeed.
-    pub fn again(self, init: bool, code: i32) -> bool {
+    pub(super) fn again(self, init: bool, code: i32) -> bool {
         match self {
             Self::Always => !init || code != 0,
             Self::OnFailure => code != 0,
@@ -38,7 +38,7 @@ impl Restart {
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub(super) struct Ended {
     /// Exit code; 128 + signal when killed by one.
     pub code: i32,
     /// `Completed`, `Error`, or why it could not start.
@@ -53,7 +53,7 @@ pub struct Ended {
 
 /// What a container does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     /// It does not run (yet, or again).
     Waiting {
         /// One word.
@@ -69,7 +69,7 @@ pub enum State {
 
 /// A container, for its status.
 #[derive(Clone, Debug)]
-pub struct Container {
+pub(super) struct Container {
     /// Its name in the pod.
     pub name: String,
     /// As the pod wrote it.
@@ -86,7 +86,7 @@ pub struct Container {
 
 impl Container {
     /// One that was not started yet.
-    pub fn new(name: &str, image: &str, init: bool) -> Self {
+    pub(super) fn new(name: &str, image: &str, init: bool) -> Self {
         Self {
             name: name.to_owned(),
             image: image.to_owned(),
@@ -145,7 +145,7 @@ impl Ended {
 }
 
 /// A container waits for that.
-pub fn waiting(reason: &str, message: &str) -> State {
+pub(super) fn waiting(reason: &str, message: &str) -> State {
     State::Waiting {
         reason: reason.to_owned(),
         message: message.to_owned(),
@@ -153,7 +153,7 @@ pub fn waiting(reason: &str, message: &str) -> State {
 }
 
 /// The pod's phase.
-pub fn phase(containers: &[Container], restart: Restart) -> &'static str {
+pub(super) fn phase(containers: &[Container], restart: Restart) -> &'static str {
     let failed = |container: &Container| matches!(&container.state, State::Ended(ended) if ended.code != 0);
     let done = |container: &Container| matches!(&container.state, State::Ended(ended) if !restart.again(container.init, ended.code));
     if containers
@@ -176,7 +176,7 @@ pub fn phase(containers: &[Container], restart: Restart) -> &'static str {
 
 /// When conditions last changed, so that their times stay.
 #[derive(Debug, Default)]
-pub struct Conditions(Map<String, Value>);
+pub(super) struct Conditions(Map<String, Value>);
 
 impl Conditions {
     /// The list, with what holds now.
@@ -204,7 +204,7 @@ impl Conditions {
 
 /// Where a pod is, once it is somewhere.
 #[derive(Clone, Copy, Debug)]
-pub struct Addresses {
+pub(super) struct Addresses {
     /// The pod's.
     pub pod: Ipv4Addr,
     /// The node's.
@@ -212,7 +212,7 @@ pub struct Addresses {
 }
 
 /// The whole status.
-pub fn status(
+pub(super) fn status(
     uid: &str,
     containers: &[Container],
     restart: Restart,

@@ -30,6 +30,7 @@ use super::logs::now;
 use super::status::{self, Addresses, Conditions, Container, Ended, Restart, State, waiting};
 use super::{Kubelet, event};
 use crate::fabric::{NodeNetwork, PodNetwork};
+use crate::failure::chain;
 use crate::{identity, layout};
 
 /// Pause before the second restart of a container; doubled each time. The first is at once. A kubelet begins with 10 s;
@@ -141,7 +142,7 @@ impl Worker {
         let connected = match self.connect().await {
             Ok(connected) => Some(connected),
             Err(error) => {
-                let why = format!("{error:#}");
+                let why = chain(error.as_ref());
                 event::warn(&self.kubelet, &self.pod, "FailedCreatePodSandBox", &why).await;
                 self.give_up(why);
                 None
@@ -323,7 +324,7 @@ impl Worker {
                 State::Running(stamp(&self.kubelet))
             }
             Err(error) => {
-                let why = format!("{error:#}");
+                let why = chain(error.as_ref());
                 if let Some(waiter) = waiter {
                     let _nobody = waiter.send(End::NotStarted(why.clone()));
                 }

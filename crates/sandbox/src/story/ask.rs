@@ -12,6 +12,8 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::failure::chain;
+
 use super::verify::{Claims, Keys};
 
 /// The largest body that is read, bytes.
@@ -39,7 +41,7 @@ pub struct AskArgs {
 
 /// What one request gave; a line of the pod's log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Which of the URLs was asked, from 0.
     pub url: usize,
     /// When it was asked, milliseconds since 1970.
@@ -54,7 +56,7 @@ pub struct Answer {
 /// What came.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A token whose signature is right.
     Token {
         /// What it says.
@@ -138,7 +140,7 @@ async fn ask(http: &reqwest::Client, url: &str, keys: &Keys) -> Outcome {
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) <= BODY_LIMIT => {
-                body.extend_from_slice(&chunk)
+                body.extend_from_slice(&chunk);
             }
             Ok(Some(_)) => {
                 return Outcome::NoAnswer {
@@ -161,17 +163,6 @@ async fn ask(http: &reqwest::Client, url: &str, keys: &Keys) -> Outcome {
             why: error.to_string(),
         },
     }
-}
-
-/// An error with all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn print(answer: &Answer) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Who takes part in the story: `az`, `kubectl`, the world; and the tutorial's names.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::json;
@@ -36,7 +37,7 @@ pub(crate) struct Cast {
     pub(crate) control: Control,
     pub(crate) issuers: Vec<String>,
     pub(crate) tenant: String,
-    pub(crate) cluster: parking_lot::Mutex<Cluster>,
+    pub(crate) cluster: OnceLock<Cluster>,
 }
 
 impl Cast {
@@ -69,9 +70,14 @@ impl Cast {
             control: world.control.clone(),
             issuers,
             tenant: info.tenant_id.clone(),
-            cluster: parking_lot::Mutex::default(),
+            cluster: OnceLock::new(),
         };
         Ok(Seen::new(cast, line).and(format!("Kubernetes {}", version.git_version)))
+    }
+
+    /// The cluster, once it is made.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        self.cluster.get_or_init(Cluster::default)
     }
 
     /// Asks the world's supervisor for something.

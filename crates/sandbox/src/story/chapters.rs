@@ -53,7 +53,7 @@ pub(crate) async fn cluster(cast: &Cast, transcript: &mut Transcript) -> Told<()
             Ok(Seen::new(made, line).and(format!("exception {name} is in {namespace}")))
         },
     );
-    *cast.cluster.lock() = created.await?;
+    let _first = cast.cluster.set(created.await?);
     let _checked = transcript
         .step(
             "The same with kubenet is refused without the second flag",
@@ -112,7 +112,7 @@ pub(crate) async fn identity(cast: &Cast, transcript: &mut Transcript) -> Told<I
             "Rights for it where the cluster's scale sets are",
             &["az role assignment create --role \"Managed Identity Operator\" --assignee \"$IDENTITY_CLIENT_ID\" --scope $NODES_RESOURCE_ID"],
             async {
-                let scope = az.group_id(&cast.cluster.lock().node_group.clone()).await?;
+                let scope = az.group_id(&cast.cluster().node_group).await?;
                 az.role_assignment_create("Managed Identity Operator", &identity.principal_id, &scope).await?;
                 Ok(Seen::new((), format!("on {scope}")))
             },
@@ -225,7 +225,7 @@ pub(crate) async fn several(cast: &Cast, transcript: &mut Transcript) -> Told<()
             "az aks pod-identity add … --name my-pod-identity-1 --identity-resource-id ${IDENTITY_RESOURCE_ID_1} --binding-selector foo   # and -2",
         ],
         async {
-            let scope = az.group_id(&cast.cluster.lock().node_group.clone()).await?;
+            let scope = az.group_id(&cast.cluster().node_group).await?;
             let mut both = Vec::new();
             for number in ["1", "2"] {
                 let identity = az.identity_create(IDENTITY_GROUP, &format!("{IDENTITY}_{number}")).await?;
@@ -335,7 +335,7 @@ pub(crate) async fn exceptions(cast: &Cast, transcript: &mut Transcript) -> Told
     let az = &cast.az;
     let place = (NAMESPACE, "my-exception");
     // Nothing in the cluster is bound to the node's own identity: only the real metadata service gives its token.
-    let kubelet = cast.cluster.lock().kubelet_client_id.clone();
+    let kubelet = cast.cluster().kubelet_client_id.clone();
     let url = token_url(Some(&kubelet));
     let sees = |answer: &Answer| token_of(answer).is_some_and(|client| client.eq_ignore_ascii_case(&kubelet));
     let added = transcript.step(

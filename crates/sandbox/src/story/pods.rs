@@ -144,14 +144,6 @@ impl Pods {
         format!("; the pod is {} {state}", status.phase.unwrap_or_default())
     }
 
-    /// The pod's address, when it has one.
-    pub(crate) async fn address(&self, namespace: &str, name: &str) -> Result<String, Failure> {
-        let pod = self.api(namespace).get(name).await?;
-        pod.status
-            .and_then(|status| status.pod_ip)
-            .ok_or_else(|| Failure::said(format!("pod {namespace}/{name} has no address")))
-    }
-
     /// `kubectl delete pod`, which waits until it is gone.
     pub(crate) async fn delete(
         &self,

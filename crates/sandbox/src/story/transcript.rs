@@ -1,6 +1,7 @@
 //! What a person sees of the story: each step with its command, a spinner while it runs on a terminal, its time and
 //! what came back; a table at the end. With `--json` the same as data.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -69,20 +70,14 @@ pub(crate) struct Transcript {
 }
 
 impl Transcript {
-    pub(crate) fn new(json: bool) -> Self {
+    /// None yet; `json` keeps them for the end.
+    pub(crate) fn new(json: bool, printer: Printer) -> Self {
         Self {
             json,
             colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            printer: Printer::to_terminal(),
+            printer,
             begun: Instant::now(),
             steps: Vec::new(),
-        }
-    }
-
-    /// A line between steps.
-    pub(crate) fn say(&mut self, text: &str) {
-        if !self.json {
-            self.printer.data(text);
         }
     }
 
@@ -191,14 +186,15 @@ impl Transcript {
             self.paint("1", &title),
             seconds(step.took_ms)
         );
+        // Writing to a string cannot fail.
         for command in &step.commands {
-            text.push_str(&format!("      {}\n", self.paint("36", &format!("$ {command}"))));
+            let _written = writeln!(text, "      {}", self.paint("36", &format!("$ {command}")));
         }
         for line in &step.result {
-            text.push_str(&format!("      {line}\n"));
+            let _written = writeln!(text, "      {line}");
         }
         if let Some(failure) = &step.failure {
-            text.push_str(&format!("      {}\n", self.paint("31", failure)));
+            let _written = writeln!(text, "      {}", self.paint("31", failure));
         }
         self.printer.data(&format!("{}\n ", text.trim_end()));
     }
@@ -230,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_failed_step_fails_the_story() {
-        let mut transcript = Transcript::new(true);
+        let mut transcript = Transcript::new(true, Printer::new(std::io::sink(), std::io::sink()));
         let first = transcript
             .step("a", &[], async { Ok(Seen::new(1, "fine")) })
             .await;
