@@ -63,10 +63,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     match Control::find(&Home::locate(), name) {
         Ok(control) => in_world(&control, &request, &mut signals).await,
         Err(ControlError::State(StateError::NotRunning(_))) => {
-            let started = tokio::select! {
-                started = Spawned::start("run", programs.flags()) => started?,
-                number = signals.recv() => return Ok(ended_by(number)),
-            };
+            let stop = async { ended_by(signals.recv().await) };
+            let started = Spawned::start("run", programs.flags(), stop).await?;
             let world = match started {
                 Ok(world) => world,
                 Err(code) => return Ok(ExitCode::from(code)),
@@ -79,12 +77,10 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn ended_by(number: Option<i32>) -> ExitCode {
-    ExitCode::from(
-        number
-            .and_then(|number| u8::try_from(128 + number).ok())
-            .unwrap_or(1),
-    )
+fn ended_by(signal: Option<i32>) -> u8 {
+    signal
+        .and_then(|signal| u8::try_from(128 + signal).ok())
+        .unwrap_or(1)
 }
 
 async fn in_world(

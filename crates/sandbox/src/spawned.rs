@@ -27,8 +27,12 @@ pub(crate) struct Spawned {
 
 impl Spawned {
     /// Makes one; `prefix` begins its name. Gives the exit code in place of it when it could not be made, after it
-    /// has said why.
-    pub(crate) async fn start(prefix: &str, flags: Vec<OsString>) -> anyhow::Result<Result<Self, u8>> {
+    /// has said why, or when `stop` came first (with its code), after all of it has ended.
+    pub(crate) async fn start(
+        prefix: &str,
+        flags: Vec<OsString>,
+        stop: impl Future<Output = u8> + Send,
+    ) -> anyhow::Result<Result<Self, u8>> {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let name: WorldName = format!("{prefix}-{}", unique.split_at(8).0).parse()?;
         let mut child = Command::new("/proc/self/exe")
@@ -43,10 +47,19 @@ impl Spawned {
         let stdout = child.stdout.take().context("a world without output")?;
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
-        stdout
-            .read_line(&mut line)
-            .await
-            .context("the world cannot be heard")?;
+        let stopped = tokio::select! {
+            read = stdout.read_line(&mut line) => {
+                read.context("the world cannot be heard")?;
+                None
+            }
+            code = stop => Some(code),
+        };
+        if let Some(code) = stopped {
+            drop(child.stdin.take());
+            let ended = timeout(END_DEADLINE, child.wait()).await;
+            ended.with_context(|| format!("the world has not ended within {END_DEADLINE:?}"))??;
+            return Ok(Err(code));
+        }
         if line.is_empty() {
             let status = child.wait().await.context("the world cannot be waited for")?;
             return Ok(Err(code(status)));

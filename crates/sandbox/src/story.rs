@@ -5,6 +5,7 @@ pub(crate) mod ask;
 mod cast;
 mod chapters;
 mod left;
+mod look;
 mod pods;
 mod transcript;
 mod verify;
@@ -28,6 +29,9 @@ use crate::failure::Failure;
 const AGENT_PATIENCE_SECS: &str = "2";
 /// Nodes of the story: one for each kind of pod network.
 const NODES: &str = "2";
+
+/// Exit code of a story that was told to stop, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Flags of `demo`.
 #[derive(Args, Clone, Debug)]
@@ -60,10 +64,11 @@ impl DemoArgs {
             "A world: Azure, Kubernetes, two nodes with an agent each",
             &["podid-sandbox up --nodes 2"],
             async {
-                let started = tokio::select! {
-                    started = Spawned::start("demo", flags) => started?,
-                    () = stop.requested() => return Err(Failure::said("told to stop")),
+                let told = async {
+                    stop.requested().await;
+                    INTERRUPTED
                 };
+                let started = Spawned::start("demo", flags, told).await?;
                 match started {
                     Ok(world) => {
                         let line = format!(
@@ -77,15 +82,17 @@ impl DemoArgs {
                     }
                     Err(code) => {
                         exit = Some(code);
-                        Err(Failure::said(
-                            "the world could not be made; its own words are above",
-                        ))
+                        Err(Failure::said(if code == INTERRUPTED {
+                            "told to stop"
+                        } else {
+                            "the world could not be made; its own words are above"
+                        }))
                     }
                 }
             },
         );
         let Ok(world) = up.await else {
-            transcript.finish(false);
+            transcript.abandon();
             return Ok(ExitCode::from(exit.unwrap_or(1)));
         };
         let told = tokio::select! {
@@ -117,7 +124,7 @@ impl DemoArgs {
         let interrupted = stop.is_requested();
         let held = transcript.finish(told.is_ok() && gone.is_ok());
         Ok(if interrupted {
-            ExitCode::from(130)
+            ExitCode::from(INTERRUPTED)
         } else if held {
             ExitCode::SUCCESS
         } else {

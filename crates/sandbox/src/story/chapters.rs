@@ -2,21 +2,16 @@
 
 use std::time::Duration;
 
-use futures::AsyncBufReadExt;
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, LogParams};
-use kube::{Api, Resource};
+use kube::Api;
 use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException};
 use podid_rt::clock::Clock;
-use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout};
 
 use super::ask::{Answer, Outcome};
 use super::cast::{
     ANSWER, CLUSTER, Cast, GROUP, IDENTITY, IDENTITY_GROUP, NAMESPACE, POD_IDENTITY, SOON, token_url,
 };
-use super::pods::{Asking, LOOK_AGAIN, refused, token_of};
+use super::look::{appears, disappears, follow, list};
+use super::pods::{Asking, refused, token_of};
 use super::transcript::{Seen, Stopped, Transcript};
 use crate::az::{Identity, KUBENET_REFUSAL, KUBENET_WARNING, Network, PodIdentity};
 use crate::control::Request;
@@ -545,141 +540,6 @@ pub(crate) async fn clean_up(cast: &Cast, transcript: &mut Transcript) -> Told<(
             },
         )
         .await
-}
-
-// === looking at the cluster ===
-
-/// Follows a pod's log until it has said all that is expected, in this order.
-async fn follow(
-    cast: &Cast,
-    namespace: &str,
-    name: &str,
-    expected: &[String],
-) -> Result<Vec<String>, Failure> {
-    let api = Api::<Pod>::namespaced(cast.pods.client.clone(), namespace);
-    let end = Instant::now() + SOON;
-    let params = LogParams {
-        follow: true,
-        ..LogParams::default()
-    };
-    let stream = loop {
-        match api.log_stream(name, &params).await {
-            Ok(stream) => break stream,
-            // The container has not begun yet.
-            Err(kube::Error::Api(status)) if status.code == 400 && Instant::now() < end => {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-            Err(kube::Error::Api(status)) => {
-                return Err(Failure::said(format!(
-                    "{}{}",
-                    status.message,
-                    cast.pods.trouble(namespace, name).await
-                )));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let mut lines = stream.lines();
-    let mut found = Vec::new();
-    let mut other = Vec::new();
-    let read = async {
-        while let Some(Ok(line)) = lines.next().await {
-            if expected.get(found.len()) == Some(&line) {
-                found.push(line);
-            } else {
-                other.push(line);
-            }
-            if found.len() == expected.len() {
-                return;
-            }
-        }
-    };
-    let _in_time = timeout(SOON, read).await;
-    match expected.get(found.len()) {
-        None => Ok(found),
-        Some(missing) => {
-            let said = other
-                .iter()
-                .rev()
-                .take(3)
-                .rev()
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(" | ");
-            Err(Failure::mismatch(
-                missing,
-                format!("{said}{}", cast.pods.trouble(namespace, name).await),
-            ))
-        }
-    }
-}
-
-/// Waits until an object is there.
-async fn appears<K>(cast: &Cast, namespace: &str, name: &str) -> Result<K, Failure>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned,
-{
-    let api = Api::<K>::namespaced(cast.pods.client.clone(), namespace);
-    let end = Instant::now() + SOON;
-    loop {
-        if let Some(found) = api.get_opt(name).await? {
-            return Ok(found);
-        }
-        if Instant::now() >= end {
-            return Err(Failure::mismatch(
-                format!("{} {namespace}/{name}", K::kind(&())),
-                "none",
-            ));
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// Waits until an object is gone.
-async fn disappears<K>(cast: &Cast, namespace: &str, name: &str) -> Result<(), Failure>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned,
-{
-    let api = Api::<K>::namespaced(cast.pods.client.clone(), namespace);
-    let end = Instant::now() + SOON;
-    while api.get_opt(name).await?.is_some() {
-        if Instant::now() >= end {
-            return Err(Failure::mismatch(
-                format!("no {} {namespace}/{name}", K::kind(&())),
-                "it is still there",
-            ));
-        }
-        tokio::time::sleep(LOOK_AGAIN / 4).await;
-    }
-    Ok(())
-}
-
-/// Names of the objects in a namespace, or everywhere.
-async fn list<K>(cast: &Cast, namespace: &str) -> Result<Vec<String>, Failure>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned,
-{
-    let client = cast.pods.client.clone();
-    let api = if namespace.is_empty() {
-        Api::<K>::all(client)
-    } else {
-        Api::<K>::namespaced(client, namespace)
-    };
-    let found = api.list(&ListParams::default()).await?;
-    Ok(found
-        .items
-        .iter()
-        .filter_map(|item| item.meta().name.clone())
-        .collect())
 }
 
 async fn create_namespace(cast: &Cast, name: &str) -> Result<(), Failure> {

@@ -114,6 +114,13 @@ impl Transcript {
         value
     }
 
+    /// The end of a story that has not begun: all has been said, but for data.
+    pub(crate) fn abandon(self) {
+        if self.json {
+            self.finish(false);
+        }
+    }
+
     /// The end: a table, or all as data. Whether every step held.
     pub(crate) fn finish(mut self, complete: bool) -> bool {
         let failed = self.steps.iter().filter(|step| !step.ok).count();
