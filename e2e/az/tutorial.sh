@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # The tutorial of AAD pod-managed identity, line by line, with the real az and the real kubectl. Lines are as the page has
-# them; where the page is wrong, "corrected" says how. `cargo xtask e2e az` runs it against the sandbox, with
-# these in the environment: SUBSCRIPTION_ID, TENANT_ID, SP_CLIENT_ID, SP_CLIENT_SECRET, ARM_ENDPOINT, and CA, configuration
-# and kubeconfig paths that are the run's own.
+# them; where the page is wrong, "corrected" says how. `cargo xtask e2e az` runs it; by hand: start `podid-sandbox up`,
+# then `eval "$(podid-sandbox env)"`, set AZURE_CONFIG_DIR and KUBECONFIG to files of your own, and run this.
 set -euo pipefail
+: "${AZURE_RESOURCE_MANAGER_ENDPOINT:?run: eval \"\$(podid-sandbox env)\"}"
+SUBSCRIPTION_ID=$AZURE_SUBSCRIPTION_ID
+# az cannot ask Microsoft's login service about an authority that it does not know.
+export AZURE_CORE_INSTANCE_DISCOVERY=false
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -45,10 +48,10 @@ four_lines() {
 }
 
 echo "== where az finds this Azure"
-run az cloud register -n podid --endpoint-resource-manager "$ARM_ENDPOINT"
+run az cloud register -n podid --endpoint-resource-manager "$AZURE_RESOURCE_MANAGER_ENDPOINT"
 run az cloud set -n podid
 show "az login --service-principal"
-az login --service-principal -u "$SP_CLIENT_ID" -p "$SP_CLIENT_SECRET" --tenant "$TENANT_ID" -o none
+az login --service-principal -u "$AZURE_CLIENT_ID" -p "$AZURE_CLIENT_SECRET" --tenant "$AZURE_TENANT_ID" -o none
 
 echo "== before you begin"
 run az feature register --name EnablePodIdentityPreview --namespace Microsoft.ContainerService -o none

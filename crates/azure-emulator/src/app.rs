@@ -102,6 +102,8 @@ pub struct Config {
     pub machine: bool,
     /// Kubernetes of the first managed cluster; read when it is needed.
     pub kubeconfig: Option<PathBuf>,
+    /// What `get-credentials` gives of it, where people reach it by another address.
+    pub user_kubeconfig: Option<PathBuf>,
     /// Kubernetes of certain managed clusters, by `group/name`.
     pub kubeconfigs: HashMap<String, PathBuf>,
     /// More certificate authorities (PEM files) for issuers of federated assertions.
@@ -137,6 +139,7 @@ impl Default for Config {
             nodes: Vec::new(),
             machine: true,
             kubeconfig: None,
+            user_kubeconfig: None,
             kubeconfigs: HashMap::new(),
             issuer_cas: Vec::new(),
             issuer_keys: HashMap::new(),
@@ -264,6 +267,7 @@ impl App {
             client_id: seed.client_id,
             control_key: planted.secret,
             kubeconfig: config.kubeconfig,
+            user_kubeconfig: config.user_kubeconfig,
             kubeconfigs: config
                 .kubeconfigs
                 .into_iter()

@@ -156,6 +156,15 @@ pub struct EmulatorArgs {
     #[arg(long, env = "AZURE_EMULATOR_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// What `get-credentials` gives of that Kubernetes, where people reach it by another address than this program
+    #[arg(
+        long,
+        env = "AZURE_EMULATOR_USER_KUBECONFIG",
+        value_name = "FILE",
+        requires = "kubeconfig"
+    )]
+    pub user_kubeconfig: Option<PathBuf>,
+
     /// Kubernetes of a certain managed cluster; may be given several times
     #[arg(
         long = "cluster",
@@ -233,6 +242,7 @@ impl EmulatorArgs {
             nodes,
             no_machine,
             kubeconfig,
+            user_kubeconfig,
             clusters,
             issuer_cas,
             issuer_keys,
@@ -262,6 +272,7 @@ impl EmulatorArgs {
             nodes: nodes.into_iter().map(|flag| flag.0).collect(),
             machine: !no_machine,
             kubeconfig,
+            user_kubeconfig,
             kubeconfigs: clusters
                 .into_iter()
                 .map(|flag| (flag.cluster, flag.kubeconfig))

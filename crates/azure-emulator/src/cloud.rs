@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) control_key: String,
     /// Kubernetes of the first cluster.
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The same for people, where they reach it by another address.
+    pub(crate) user_kubeconfig: Option<PathBuf>,
     /// Kubernetes of certain clusters, by `group/name` in lower case.
     pub(crate) kubeconfigs: HashMap<String, PathBuf>,
     /// Key of the machine that callers of IMDS are when their address is no node's.

@@ -66,6 +66,15 @@ pub(crate) fn kubeconfig_of(cloud: &Cloud, cluster: &Cluster) -> Option<PathBuf>
     }
 }
 
+/// What people get of it, who may reach it by another address than this program does.
+pub(crate) fn user_kubeconfig_of(cloud: &Cloud, cluster: &Cluster) -> Option<PathBuf> {
+    let own = kubeconfig_of(cloud, cluster)?;
+    match cluster.kubernetes.as_ref()? {
+        Kubernetes::Default => Some(cloud.settings.user_kubeconfig.clone().unwrap_or(own)),
+        Kubernetes::Own(_) => Some(own),
+    }
+}
+
 // === credentials ===
 
 /// What `az aks get-credentials` calls things.

@@ -12,6 +12,9 @@ use uuid::Uuid;
 use crate::answer::{Answer, Refusal};
 use crate::cloud::Cloud;
 
+/// When to ask again, in seconds. Not 0, which azure-core takes for "not said" and turns into 30.
+const RETRY_AFTER_SECS: &str = "1";
+
 /// Operations that are remembered; the oldest are forgotten.
 const CAPACITY: usize = 10_000;
 /// The header that wins over `Location`.
@@ -92,7 +95,7 @@ impl Cloud {
         };
         let answer = answer
             .with(AZURE_ASYNC_OPERATION, at("operations"))
-            .with(RETRY_AFTER, "0");
+            .with(RETRY_AFTER, RETRY_AFTER_SECS);
         if answer.status == StatusCode::ACCEPTED {
             answer.with(LOCATION, at("operationresults"))
         } else {
@@ -109,7 +112,7 @@ impl Cloud {
                 LOCATION,
                 format!("{base}/subscriptions/{subscription}/operationresults/{id}?api-version=2021-04-01"),
             )
-            .with(RETRY_AFTER, "0")
+            .with(RETRY_AFTER, RETRY_AFTER_SECS)
     }
 
     /// The end that is only a matter of time.
@@ -161,7 +164,7 @@ impl Cloud {
         }
         let answer = Answer::ok(body);
         Ok(if status == "InProgress" {
-            answer.with(RETRY_AFTER, "0")
+            answer.with(RETRY_AFTER, RETRY_AFTER_SECS)
         } else {
             answer
         })
@@ -173,7 +176,7 @@ impl Cloud {
         match self.state(&operation) {
             State::InProgress => Ok(Answer::empty(StatusCode::ACCEPTED)
                 .with(LOCATION, again)
-                .with(RETRY_AFTER, "0")),
+                .with(RETRY_AFTER, RETRY_AFTER_SECS)),
             State::Succeeded => Ok(Answer::empty(StatusCode::OK)),
             State::Failed(refusal) => Err(refusal),
         }

@@ -339,6 +339,8 @@ impl World {
             self.folder.join("azure-ca.pem").into(),
             "--kubeconfig".into(),
             self.kubeconfig().into(),
+            "--user-kubeconfig".into(),
+            self.folder.join("kubeconfig").into(),
             "--issuer-ca".into(),
             self.folder.join("kubernetes-ca.pem").into(),
         ];

@@ -109,7 +109,7 @@ async fn credentials(cloud: &Cloud, cluster: &Cluster, admin: bool) -> Outcome {
         context,
         user: format!("{role}_{}_{}", cluster.group, cluster.name),
     };
-    let text = match kubernetes::kubeconfig_of(cloud, cluster) {
+    let text = match kubernetes::user_kubeconfig_of(cloud, cluster) {
         Some(path) => kubernetes::credentials(&path, &names).await.map_err(|error| {
             Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

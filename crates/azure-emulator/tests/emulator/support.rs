@@ -265,7 +265,8 @@ impl Azure {
     /// Follows an operation to its end, as azure-core does; gives its last status.
     pub(crate) async fn finish(&self, reply: &Reply) -> String {
         let url = reply.header("azure-asyncoperation").to_owned();
-        assert_eq!(reply.header("retry-after"), "0");
+        // azure-core takes 0 for "not said", and would ask again after 30 s.
+        assert_eq!(reply.header("retry-after"), "1");
         podid_testkit::eventually("the operation ends", || async {
             let seen = self.get(&url).await;
             match seen.text("/status") {
