@@ -23,7 +23,11 @@ pub(crate) fn run(args: &WorldArgs, printer: &mut Printer) -> anyhow::Result<()>
         Err(error) => return Err(error.into()),
     };
     if let Some(control) = &running {
-        control.command(&Request::Down)?;
+        match control.command(&Request::Down) {
+            // It was killed just now, and its last process still holds the lock.
+            Ok(()) | Err(ControlError::Silent { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let mut left = DEADLINE;
         while home.is_alive(name)? {
             anyhow::ensure!(
@@ -34,9 +38,11 @@ pub(crate) fn run(args: &WorldArgs, printer: &mut Printer) -> anyhow::Result<()>
             std::thread::sleep(LOOK_AGAIN);
             left = left.saturating_sub(LOOK_AGAIN);
         }
-        printer.say(&format!("the world `{name}` has ended"));
     }
     let swept = home.sweep()?;
+    if running.is_some() && !swept.contains(name) {
+        printer.say(&format!("the world `{name}` has ended"));
+    }
     for name in &swept {
         printer.say(&format!("removed what the killed world `{name}` had left"));
     }
