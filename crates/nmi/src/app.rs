@@ -28,10 +28,11 @@ use podid_rt::tasks::Tasks;
 use podid_rt::watch::follow;
 use prometheus_client::registry::Registry;
 use reqwest::Url;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
 use crate::args::{Attestation, MsiSource};
-use crate::caller::Callers;
+use crate::caller::{Callers, Connection};
 use crate::events::Events;
 use crate::forward::Forward;
 use crate::handler::Handler;
@@ -42,7 +43,7 @@ use crate::rate::{RateLimit, Rates};
 use crate::redirect::{Intercepted, Redirect, intercept};
 use crate::secrets::Secrets;
 use crate::seen::{Assignments, Bindings, Exceptions, Identities, Pods, Watched};
-use crate::server::{Limits, Server};
+use crate::server::{self, Limits, Server};
 use crate::sources::{Sources, Upstream};
 use crate::world::SharedWorld;
 
@@ -186,8 +187,8 @@ impl App {
         self.readiness.clone()
     }
 
-    /// Starts all tasks.
-    pub fn spawn(self, tasks: &mut Tasks) {
+    /// Starts all tasks. What is returned is of use to who has connections of another kind.
+    pub fn spawn(self, tasks: &mut Tasks) -> Door {
         let Self {
             config,
             listener,
@@ -315,6 +316,10 @@ impl App {
             draining.not_ready();
             then.request();
         });
+        let door = Door {
+            handler: Arc::clone(&handler),
+            stop: accepting.clone(),
+        };
         let server = Server {
             listener,
             limits,
@@ -334,6 +339,25 @@ impl App {
 
         let service = Probes::new(readiness.clone(), registry).service();
         tasks.spawn("probes", serve(probes, None, service, group, quiet));
+        door
+    }
+}
+
+/// The pods' side of a running agent, for connections that did not come through its listener: nobody counts them.
+#[derive(Clone, Debug)]
+pub struct Door {
+    handler: Arc<Handler<Upstream>>,
+    stop: Stop,
+}
+
+impl Door {
+    /// Serves a connection that `peer` opened to `asked`, until it ends or the agent is told to stop.
+    pub async fn serve<I>(&self, stream: I, peer: SocketAddr, asked: SocketAddr)
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let connection = Connection::new(peer, asked);
+        server::serve(stream, connection, Arc::clone(&self.handler), self.stop.clone()).await;
     }
 }
 

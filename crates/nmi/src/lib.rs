@@ -29,7 +29,7 @@ mod server;
 mod sources;
 mod world;
 
-pub use app::{App, AppConfig, Entrance};
+pub use app::{App, AppConfig, Door, Entrance};
 pub use args::{Nmi, NmiArgs, UninstallArgs};
 pub use rate::RateLimit;
 pub use server::Limits;

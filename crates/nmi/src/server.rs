@@ -18,7 +18,7 @@ use podid_broker::Source;
 use podid_kernel::redirect::SelfTest;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Group;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -190,7 +190,15 @@ async fn accept(
     }
 }
 
-async fn serve<S: Source>(stream: TcpStream, connection: Connection, handler: Arc<Handler<S>>, stop: Stop) {
+/// Serves one connection until it ends, or until it has finished the request it was at when told to stop.
+pub(crate) async fn serve<S: Source, I>(
+    stream: I,
+    connection: Connection,
+    handler: Arc<Handler<S>>,
+    stop: Stop,
+) where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let peer = connection.peer();
     let connection = Arc::new(connection);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {

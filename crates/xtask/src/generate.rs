@@ -1,6 +1,7 @@
 //! Generated files: the CRDs in `deploy/crds` and the reference pages. Written, or compared with what is there.
 
 mod codes;
+pub(crate) mod conformance;
 mod flags;
 mod resources;
 mod yaml;
@@ -73,6 +74,7 @@ fn files() -> Vec<(String, String)> {
         "docs/reference/custom-resources.md".to_owned(),
         resources::page(&crds),
     ));
+    files.push(("docs/reference/conformance.md".to_owned(), conformance::page()));
     files.push(("docs/reference/errors.md".to_owned(), codes::page()));
     files.push(("docs/reference/flags.md".to_owned(), flags::page()));
     files

@@ -1,5 +1,6 @@
 //! Chores of the workspace: generated files and house rules. `cargo xtask help` lists them; CI runs the same ones.
 
+mod bench;
 mod e2e;
 mod generate;
 mod image;
@@ -31,6 +32,9 @@ enum Chore {
     },
     /// Check the house rules: arrows between crates, file headers, words that do not belong here; report file sizes
     Tidy,
+    /// Measure against the budgets
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run real programs against the sandbox
     #[command(subcommand)]
     E2e(e2e::Suite),
@@ -52,6 +56,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
     match chore {
         Chore::Generate { check } => generate::run(check)?,
         Chore::Tidy => tidy::run()?,
+        Chore::Bench(bench) => bench.run()?,
         Chore::E2e(suite) => suite.run()?,
         Chore::Image(args) => image::run(&args)?,
         Chore::Kube(command) => return kube::run(command),

@@ -6,6 +6,7 @@ mod words;
 
 use anyhow::bail;
 
+use crate::generate::conformance;
 use crate::{printer, root};
 
 /// Checks every rule, reports file sizes, fails with all findings at once.
@@ -15,6 +16,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut findings = arrows::findings(&root)?;
     findings.extend(files::findings(&sources));
     findings.extend(words::findings(&words::texts(&root)?));
+    findings.extend(conformance::findings(&root)?);
     for (path, lines) in files::long(&sources) {
         printer::line(&format!("{path}: {lines} lines, more than {}", files::LONG));
     }
@@ -31,6 +33,14 @@ mod tests {
     #[test]
     fn crates_depend_only_along_the_arrows_of_the_architecture() {
         assert_eq!(arrows::findings(&root().unwrap()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_rule_of_the_wire_has_its_test() {
+        assert_eq!(
+            conformance::findings(&root().unwrap()).unwrap(),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

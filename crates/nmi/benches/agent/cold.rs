@@ -37,7 +37,11 @@ pub(crate) async fn overhead(agent: &Agent, upstream: &Standin) -> anyhow::Resul
         // Few resources each of many identities: no pod reaches a limit of its own.
         let mut wire = Wire::open(agent, n).await?;
         let (status, took) = wire.ask("https%3A%2F%2Fcold.example").await?;
-        ensure!(status == 200, "a cold token was answered {status}: {}", agent.log());
+        ensure!(
+            status == 200,
+            "a cold token was answered {status}: {}",
+            agent.log()
+        );
         let (upstreams, _) = upstream.seen();
         over.push(took.saturating_sub(upstreams.last().copied().unwrap_or_default()));
         tokio::time::sleep(APART).await;
@@ -109,7 +113,10 @@ pub(crate) async fn quota(agent: &Agent, upstream: &Standin) -> anyhow::Result<R
     upstream.set(Duration::from_millis(50), true);
     let mut wires = try_join_all((0..CALLERS).map(|n| Wire::open(agent, n))).await?;
     let resource = |n: usize| format!("https%3A%2F%2Frestart.example&client_id={}", client_id(n));
-    let asked = wires.iter_mut().enumerate().map(|(n, wire)| async move { wire.ask(&resource(n)).await });
+    let asked = wires
+        .iter_mut()
+        .enumerate()
+        .map(|(n, wire)| async move { wire.ask(&resource(n)).await });
     let answers = try_join_all(asked).await?;
     let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     let (issued, throttled) = (count(200), count(429));
@@ -133,7 +140,10 @@ pub(crate) async fn quota(agent: &Agent, upstream: &Standin) -> anyhow::Result<R
 pub(crate) async fn bindings(cluster: &Cluster, agent: &Agent, size: Size) -> anyhow::Result<[Row; 2]> {
     let (team, pod) = (namespace(size, 0), address(0));
     // The token is there: what is measured is the way of the binding.
-    let resource = format!("https%3A%2F%2Fbinding.example&client_id={}", client_id(size.namespaces));
+    let resource = format!(
+        "https%3A%2F%2Fbinding.example&client_id={}",
+        client_id(size.namespaces)
+    );
     let (mut usable, mut refused) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = format!("round-{round}");
@@ -197,5 +207,7 @@ impl Wire {
 }
 
 fn wires_last(wires: &mut [Wire]) -> anyhow::Result<&mut Wire> {
-    wires.last_mut().ok_or_else(|| anyhow::anyhow!("there are callers"))
+    wires
+        .last_mut()
+        .ok_or_else(|| anyhow::anyhow!("there are callers"))
 }

@@ -50,6 +50,11 @@ impl Seen {
         at_share(&self.took, share)
     }
 
+    /// The part of the whole run that was measured.
+    pub(crate) fn share_measured(&self) -> f64 {
+        self.elapsed.as_secs_f64() / (self.elapsed + WARM_UP).as_secs_f64()
+    }
+
     /// Answers a second, refusals included.
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 requests")]
     pub(crate) fn a_second(&self) -> f64 {
@@ -68,7 +73,7 @@ pub(crate) fn at_share(sorted: &[Duration], share: f64) -> Duration {
     let at = (sorted.len() as f64 * share).ceil() as usize;
     sorted
         .get(at.saturating_sub(1))
-        .or(sorted.last())
+        .or_else(|| sorted.last())
         .copied()
         .unwrap_or_default()
 }
@@ -131,7 +136,11 @@ impl Load {
         let request = request(&target("https%3A%2F%2Fvault.azure.net"), self.anew);
         let mut seen = Seen::default();
         let mut turn = n;
-        let mut kept = if self.anew { None } else { Some(self.connect(n).await?) };
+        let mut kept = if self.anew {
+            None
+        } else {
+            Some(self.connect(n).await?)
+        };
         let mut room = vec![0; ANSWER];
         loop {
             let started = Instant::now();

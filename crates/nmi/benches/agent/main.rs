@@ -45,6 +45,9 @@ const LARGE: Size = Size {
     bindings: 10_000,
 };
 
+/// How often starting is measured.
+const STARTS: usize = 5;
+
 /// Measures the agent as a process
 #[derive(Debug, Parser)]
 struct Cli {
@@ -107,9 +110,16 @@ fn rows(cli: &Cli, runtime: &Runtime, world: Result<(), String>) -> anyhow::Resu
     let usual = runtime.block_on(Cluster::start(USUAL))?;
     let open: &[&[&str]] = &[Agent::LOOPBACK, Agent::UNLIMITED];
 
-    let agent = Agent::start(&usual, &upstream, open)?;
+    // The first one also brings the program from the disk.
+    let mut agent = Agent::start(&usual, &upstream, open)?;
+    let mut starts = Vec::new();
+    for _ in 0..STARTS {
+        drop(agent);
+        agent = Agent::start(&usual, &upstream, open)?;
+        starts.push(agent.started_in);
+    }
     let mut size = vec![memory("memory with 110 pods, 110 bindings", &agent, 10)?];
-    let start = started("start → ready, 110 pods, watches included", &agent, true);
+    let start = started("start → ready, 110 pods, watches included", starts, true);
     printer::note("a cached token");
     let mut rows = Way::loopback(&agent, lasts).rows(true)?;
     size.push(memory("memory with 110 pods, after that load", &agent, 10)?);
@@ -144,7 +154,7 @@ fn rows(cli: &Cli, runtime: &Runtime, world: Result<(), String>) -> anyhow::Resu
     let agent = Agent::start(&large, &upstream, open)?;
     rows.push(started(
         "start → ready, 5,000 pods, 10,000 bindings, watches included",
-        &agent,
+        vec![agent.started_in],
         false,
     ));
     size.push(memory("memory with 5,000 pods, 10,000 bindings", &agent, 15)?);
@@ -155,21 +165,21 @@ fn rows(cli: &Cli, runtime: &Runtime, world: Result<(), String>) -> anyhow::Resu
 fn memory(what: &str, agent: &Agent, budget_mib: u64) -> anyhow::Result<Row> {
     let seen = agent.memory()?;
     let tenths = |kib: u64| format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024);
-    Ok(
-        Row::noted(what, format!("RSS {}, PSS {}", tenths(seen.rss), tenths(seen.pss)))
-            .with("rss_kib", seen.rss)
-            .with("pss_kib", seen.pss)
-            .against(format!("≤ {budget_mib} MiB (RSS)"), seen.rss <= budget_mib * 1024),
+    Ok(Row::noted(
+        what,
+        format!("RSS {}, PSS {}", tenths(seen.rss), tenths(seen.pss)),
     )
+    .with("rss_kib", seen.rss)
+    .with("pss_kib", seen.pss)
+    .against(format!("≤ {budget_mib} MiB (RSS)"), seen.rss <= budget_mib * 1024))
 }
 
-fn started(what: &str, agent: &Agent, judged: bool) -> Row {
-    let row = Row::noted(what, time(agent.started_in)).with("us", report::micros(agent.started_in));
+fn started(what: &str, mut took: Vec<Duration>, judged: bool) -> Row {
+    took.sort_unstable();
+    let median = load::at_share(&took, 0.5);
+    let row = Row::noted(what, time(median)).with("us", report::micros(median));
     if judged {
-        row.against(
-            "< 50 ms after the watches",
-            agent.started_in < Duration::from_millis(50),
-        )
+        row.against("< 50 ms after the watches", median < Duration::from_millis(50))
     } else {
         row
     }

@@ -36,11 +36,8 @@ pub(crate) struct Memory {
 
 impl Agent {
     /// Flags for pods that are loopback addresses: nothing to intercept, nothing for the kernel to say.
-    pub(crate) const LOOPBACK: &[&str] = &[
-        "--interception=none",
-        "--listen=127.0.0.1:0",
-        "--attestation=off",
-    ];
+    pub(crate) const LOOPBACK: &[&str] =
+        &["--interception=none", "--listen=127.0.0.1:0", "--attestation=off"];
     /// Flags that lift the limits of one pod.
     pub(crate) const UNLIMITED: &[&str] = &["--pod-rate=0", "--pod-connections=4096"];
 

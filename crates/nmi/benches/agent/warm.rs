@@ -55,14 +55,15 @@ impl<'a> Way<'a> {
     /// Latency at 1 and 16 connections, kept and new each time; throughput and processor time of the agent.
     pub(crate) fn rows(&self, judged: bool) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for (connections, budget) in [(1, 500), (16, 2_000)] {
+        for (connections, count, budget) in [(1, "1 connection", 500), (16, "16 connections", 2_000)] {
             let before = self.agent.cpu()?;
             let seen = self.load(connections, false).run(self.within)?;
-            let used = self.agent.cpu()? - before;
-            let row = latency(
-                format!("cached token{}, keep-alive, {connections} connections", self.name),
-                &seen,
-            );
+            let used = self
+                .agent
+                .cpu()?
+                .saturating_sub(before)
+                .mul_f64(seen.share_measured());
+            let row = latency(format!("cached token{}, keep-alive, {count}", self.name), &seen);
             let p99 = seen.within(0.99);
             let budget = Duration::from_micros(budget);
             rows.push(if judged {
@@ -70,7 +71,7 @@ impl<'a> Way<'a> {
             } else {
                 row
             });
-            if connections > 1 {
+            if connections == 16 {
                 rows.extend(throughput(self.name, &seen, used, judged));
             }
         }
@@ -78,7 +79,10 @@ impl<'a> Way<'a> {
             let seen = self.load(connections, true).run(self.within)?;
             rows.push(
                 latency(
-                    format!("cached token{}, a new connection each, {connections} at a time", self.name),
+                    format!(
+                        "cached token{}, a new connection each, {connections} at a time",
+                        self.name
+                    ),
                     &seen,
                 )
                 .with("requests_per_second", seen.a_second().round()),
@@ -101,13 +105,15 @@ fn latency(what: String, seen: &Seen) -> Row {
 }
 
 fn throughput(name: &str, seen: &Seen, used: Duration, judged: bool) -> [Row; 2] {
-    // The processor time is also that of the warm-up, so it is a little too high.
     let a_second = seen.a_second();
     let per_1000 = used.as_secs_f64() / (a_second * seen.elapsed.as_secs_f64()) * 1_000.0 * 1_000.0;
     let busy = used.as_secs_f64() / seen.elapsed.as_secs_f64() * 100.0;
     let rate = Row::noted(
         format!("throughput{name}, 16 connections"),
-        format!("{a_second:.0} requests/s, agent busy {:.0} % of its core", busy.min(100.0)),
+        format!(
+            "{a_second:.0} requests/s, agent busy {:.0} % of its core",
+            busy.min(100.0)
+        ),
     )
     .with("requests_per_second", a_second.round())
     .with("agent_busy_percent", busy);
@@ -127,7 +133,11 @@ fn throughput(name: &str, seen: &Seen, used: Duration, judged: bool) -> [Row; 2]
 }
 
 /// The 99th percentile of a quiet pod, alone and beside one that asks as fast as it can on 16 connections.
-pub(crate) fn noisy_neighbour(unlimited: &Agent, limited: &Agent, lasts: Duration) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn noisy_neighbour(
+    unlimited: &Agent,
+    limited: &Agent,
+    lasts: Duration,
+) -> anyhow::Result<Vec<Row>> {
     let quiet = |agent: &Agent| Load {
         to: agent.address,
         from: vec![address(0)],
@@ -153,15 +163,21 @@ pub(crate) fn noisy_neighbour(unlimited: &Agent, limited: &Agent, lasts: Duratio
         })
     };
     let alone = quiet(limited).run(None)?.within(0.99);
-    let mut rows = vec![
-        Row::noted("p99 of a quiet pod, alone", time(alone)).with("p99_us", micros(alone)),
-    ];
-    for (what, agent, judged) in [("the limits lifted", unlimited, false), ("the limits as shipped", limited, true)] {
+    let mut rows = vec![Row::noted("p99 of a quiet pod, alone", time(alone)).with("p99_us", micros(alone))];
+    for (what, agent, judged) in [
+        ("the limits lifted", unlimited, false),
+        ("the limits as shipped", limited, true),
+    ] {
         let (seen, noise) = beside(agent)?;
         let p99 = seen.within(0.99);
         let row = Row::noted(
             format!("p99 of a quiet pod beside one at full speed, {what}"),
-            format!("{} (the other: {:.0} answers/s, {} refused)", time(p99), noise.a_second(), noise.refused),
+            format!(
+                "{} (the other: {:.0} answers/s, {} refused)",
+                time(p99),
+                noise.a_second(),
+                noise.refused
+            ),
         )
         .with("p99_us", micros(p99))
         .with("neighbour_answers_per_second", noise.a_second().round());

@@ -75,26 +75,51 @@ async fn each_pod_gets_its_own_identitys_token_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn rules_2_10_and_30_lengths_keep_alive_and_connections_without_a_word() {
+async fn rule_02_a_length_and_neither_chunks_nor_compression() {
     let (_cluster, _imds, agent) = shop().await;
-    drop(agent.connect("127.0.0.2").await.unwrap());
     let mut wire = agent.connect("127.0.0.2").await.unwrap();
-    // A probe, then the token, on one connection.
-    wire.send(&format!("GET {T} HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n"))
-        .await;
-    let probe = wire.read().await;
-    assert_eq!((probe.status, probe.body.len()), (400, 88));
     wire.send(&format!(
-        "GET {T}{Q} HTTP/1.1\r\nhost: x\r\nmetadata:true\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        "GET {T}{Q} HTTP/1.1\r\nhost: x\r\nmetadata:true\r\nAccept-Encoding: gzip\r\n\r\n"
     ))
     .await;
+    // Read by its length, so that it is the body's; an answer in chunks cannot be read here.
     let got = wire.read().await;
-    assert_eq!(got.status, 200);
+    assert_eq!((got.status, got.token()), (200, format!("h.{ONE}.s")));
+    assert_eq!(got.header("content-length"), Some(&*got.body.len().to_string()));
     assert_eq!(
         got.header("content-type"),
         Some("application/json; charset=utf-8")
     );
-    assert_eq!(got.header("content-encoding"), None);
+    assert_eq!(
+        (got.header("content-encoding"), got.header("transfer-encoding")),
+        (None, None)
+    );
+}
+
+#[tokio::test]
+async fn rule_10_a_connection_without_a_word_is_normal() {
+    let (_cluster, _imds, agent) = shop().await;
+    for _ in 0..3 {
+        drop(agent.connect("127.0.0.2").await.unwrap());
+    }
+    assert_eq!(agent.get("127.0.0.2", &format!("{T}{Q}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn rule_30_a_probe_and_a_token_on_one_connection_until_it_is_to_be_closed() {
+    let (_cluster, _imds, agent) = shop().await;
+    let mut wire = agent.connect("127.0.0.2").await.unwrap();
+    wire.send(&format!("GET {T} HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n"))
+        .await;
+    let probe = wire.read().await;
+    // To the byte what the real service was seen to answer.
+    assert_eq!((probe.status, probe.body.len()), (400, 88));
+    assert_eq!(wire.get(&format!("{T}{Q}")).await.status, 200);
+    wire.send(&format!(
+        "GET {T}{Q} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\nConnection: close\r\n\r\n"
+    ))
+    .await;
+    assert_eq!(wire.read().await.status, 200);
     assert!(wire.closed().await);
 }
 
