@@ -30,12 +30,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, NODE, Size, address};
-use crate::counting::{Counting, counted};
+use crate::counting::counted;
 use crate::report::{Report, Row, micros, time};
 use crate::standin::Standin;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// How long each thing is repeated.
 const LASTS: Duration = Duration::from_secs(2);
@@ -102,7 +99,7 @@ async fn cached() -> anyhow::Result<Vec<Row>> {
         "--pod-rate=0",
         &endpoint,
     ])?;
-    let app = App::bind(nmi.run.config(cluster.client.clone(), NODE.to_owned())).await?;
+    let app = App::bind(nmi.run.config(cluster.client.clone(), NODE.to_owned())?).await?;
     let readiness = app.readiness();
     let mut tasks = Tasks::new(Stop::new());
     let door = app.spawn(&mut tasks);

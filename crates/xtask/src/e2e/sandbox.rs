@@ -50,6 +50,16 @@ impl Sandbox {
         Ok(Self { program, name, child })
     }
 
+    /// The program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The world's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs a program as a pod that has a managed identity, which is made if it is missing.
     pub(crate) fn run(
         &self,
