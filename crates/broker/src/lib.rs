@@ -20,7 +20,7 @@
 //! - A flight is a task of the broker: who waits only listens to it, so leaving harms nobody. When nobody listens any
 //!   more it ends after the try that is under way.
 //! - A token is served while more than five minutes are left, whatever became of its refresh; then it never is.
-//! - A [`Lane`](lane) gives turns towards one upstream: bounded rate and concurrency, first tokens before refreshes,
+//! - A `Lane` gives turns towards one upstream: bounded rate and concurrency, first tokens before refreshes,
 //!   namespaces in turn, and within one its identities in turn. What the upstream asks for (`Retry-After`) is kept.
 //! - No lock is held across an await. Entries, flights of one identity and what waits in a lane are bounded.
 
