@@ -131,7 +131,7 @@ impl Refusal {
         )
     }
 
-    /// 404 of a resource. Source: az-wire section 7.
+    /// 404 of a resource. Source: requests of az 2.91.0 and answers that people pasted.
     pub(crate) fn resource_not_found(kind: &str, name: &str, group: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

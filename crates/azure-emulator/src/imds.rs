@@ -1,5 +1,5 @@
 //! The instance metadata service of the machines: tokens of the identities on the caller's machine, and what the
-//! machine knows of itself. Rules: imds-clients sections 8 and 9.
+//! machine knows of itself. Rules: the documentation of the service and what SDKs were seen to need.
 
 pub(crate) mod cache;
 pub(crate) mod instance;

@@ -1,5 +1,5 @@
 //! The body of a managed cluster: what a PUT may say, what the server fills in and keeps, and the refusals of the pod
-//! identity profile. Rules: az-wire section 4.
+//! identity profile. Rules: what az 2.91.0 sends and what people saw of the real service.
 
 use std::collections::HashSet;
 

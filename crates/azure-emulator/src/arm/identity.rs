@@ -87,7 +87,7 @@ fn put(cloud: &Cloud, ask: &Ask, place: &Place, key: &str) -> Outcome {
             identity.tags = tags(&wanted);
             return Ok(Answer::ok(identity.body(tenant)));
         }
-        // The id of the real service has `resourcegroups` in lower case. Source: az-wire section 4.1.
+        // The id of the real service has `resourcegroups` in lower case. Source: requests of az 2.91.0 and answers that people pasted.
         let id = format!(
             "/subscriptions/{}/resourcegroups/{group}/providers/{KIND}/{name}",
             cloud.settings.subscription

@@ -7,7 +7,7 @@ use crate::answer::{Answer, list};
 use crate::cloud::Cloud;
 use crate::front::Ask;
 
-/// The audiences of the public cloud: only the endpoints are local. Source: az-wire section 1.1.
+/// The audiences of the public cloud: only the endpoints are local. Source: requests of az 2.91.0 and answers that people pasted.
 const AUDIENCES: [&str; 2] = [
     "https://management.core.windows.net/",
     "https://management.azure.com/",

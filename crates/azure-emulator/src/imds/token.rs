@@ -114,7 +114,7 @@ fn token(cloud: &Cloud, ask: &Ask, notes: &mut Notes) -> Result<Answer, Answer> 
     })
 }
 
-/// Every value is text, numbers too. Source: imds-clients section 4.
+/// Every value is text, numbers too. Source: what the SDKs were seen to need.
 fn body(principal: &Principal, resource: &str, issued: &Issued, ask: &Ask, now: u64) -> Value {
     let left = issued.expires_on.saturating_sub(now).to_string();
     let mut body = json!({

@@ -1,4 +1,4 @@
-//! Entra's token endpoints. Bodies: Entra's documentation; `az-wire` recordings for the second version.
+//! Entra's token endpoints. Bodies: Entra's documentation; requests of az 2.91.0 for the second version.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
