@@ -1,11 +1,12 @@
 //! The one place where the agent's parts are put together; it reads as a list and decides nothing.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use podid_kernel::redirect::Interception;
 use podid_rt::logging;
+use podid_rt::readiness::Readiness;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
 
@@ -42,8 +43,10 @@ impl NmiArgs {
         let app = App::bind(self.config(client, node)?).await?;
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
         let mut tasks = Tasks::new(stop.clone());
-        announce(&app, stop, &tasks);
+        let (listen, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
         app.spawn(&mut tasks);
+        // Only now has every part said what it waits for.
+        announce(listen, probes, readiness, stop, &tasks);
         tasks.run(drain_deadline).await?;
         tracing::info!("stopped");
         Ok(())
@@ -75,13 +78,12 @@ impl UninstallArgs {
 }
 
 /// Writes the ready line once everything is, unless told to stop before.
-fn announce(app: &App, stop: Stop, tasks: &Tasks) {
+fn announce(listen: SocketAddr, probes: SocketAddr, readiness: Readiness, stop: Stop, tasks: &Tasks) {
     let line = serde_json::json!({
         "event": "ready",
-        "listen": app.address(),
-        "probes": app.probe_address(),
+        "listen": listen,
+        "probes": probes,
     });
-    let readiness = app.readiness();
     tasks.group().spawn(async move {
         tokio::select! {
             () = stop.requested() => {}

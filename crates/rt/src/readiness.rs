@@ -32,9 +32,9 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// A set without guards, which is ready.
+    /// A set without guards. It is not ready: who has not said yet what to wait for has not started.
     pub fn new() -> Self {
-        let (ready, _) = watch::channel(true);
+        let (ready, _) = watch::channel(false);
         Self(Arc::new(Inner {
             missing: Mutex::default(),
             ready,
@@ -50,7 +50,7 @@ impl Readiness {
         }
     }
 
-    /// The names of what is missing, in order; empty means ready.
+    /// The names of what is missing, in order. Ready means that this is empty and that there is a guard at all.
     pub fn missing(&self) -> Vec<&'static str> {
         self.0.missing.lock().iter().copied().collect()
     }
@@ -93,6 +93,7 @@ mod tests {
     #[tokio::test]
     async fn ready_only_when_every_guard_is_lifted() {
         let readiness = Readiness::new();
+        assert!(!readiness.is_ready());
         let pods = readiness.guard("pods");
         let redirect = readiness.guard("redirect");
         assert_eq!(readiness.missing(), ["pods", "redirect"]);
