@@ -5,6 +5,7 @@ pub mod assigned;
 pub mod binding;
 pub mod convert;
 pub mod crd;
+pub mod entry_code;
 pub mod exception;
 pub mod identity;
 pub mod names;

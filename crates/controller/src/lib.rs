@@ -17,4 +17,4 @@ mod write;
 
 pub use app::{App, AppConfig};
 pub use args::{Assignment, ControllerArgs};
-pub use code::{ENTRY_CODES, EntryCode};
+pub use podid_api::entry_code::{ENTRY_CODES, EntryCode};
