@@ -9,6 +9,11 @@ use serde::{Serialize, Serializer};
 
 use crate::body::AnswerBody;
 
+mod style;
+
+pub(crate) use self::style::About;
+pub use self::style::Errors;
+
 /// An answer to a pod.
 pub(crate) type Answer = Response<AnswerBody>;
 

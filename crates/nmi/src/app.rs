@@ -31,6 +31,7 @@ use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
+use crate::answer::Errors;
 use crate::args::{Attestation, MsiSource};
 use crate::caller::{Callers, Connection};
 use crate::events::Events;
@@ -77,6 +78,8 @@ pub struct AppConfig {
     pub rate: RateLimit,
     /// How many connections there may be.
     pub limits: Limits,
+    /// How refusals are written.
+    pub errors: Errors,
     /// Whether refusals are told as Events on pods.
     pub pod_events: bool,
     /// The wall clock.
@@ -217,6 +220,7 @@ impl App {
             wait,
             rate,
             limits,
+            errors,
             pod_events,
             clock,
         } = config;
@@ -294,6 +298,7 @@ impl App {
             sources: Sources { msi: msi_source },
             forward,
             patience: Patience::default(),
+            errors,
             refusals,
             metrics: Arc::clone(&metrics),
             clock,

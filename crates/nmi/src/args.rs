@@ -15,7 +15,7 @@ use podid_rt::logging::LogArgs;
 use reqwest::Url;
 
 pub use self::choices::{
-    AmbiguousIdentity, Attestation, ExceptionMatch, Interception, MsiSource, OperationMode,
+    AmbiguousIdentity, Attestation, ErrorStyle, ExceptionMatch, Interception, MsiSource, OperationMode,
 };
 pub(crate) use self::config::placed;
 use self::config::{endpoint, seconds};
@@ -193,6 +193,10 @@ pub struct NmiArgs {
     /// Answer 403 on /metadata/instance
     #[arg(long, env = "PODID_BLOCK_INSTANCE_METADATA", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub block_instance_metadata: bool,
+
+    /// How refusals are written: in the real service's shape, or with the original's status codes and texts
+    #[arg(long, env = "PODID_ERROR_STYLE", value_enum, default_value_t = ErrorStyle::Podid)]
+    pub error_style: ErrorStyle,
 
     /// Whether refusals are told as Kubernetes Events on the pod
     #[arg(long, env = "PODID_POD_EVENTS", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]

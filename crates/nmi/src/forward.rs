@@ -27,6 +27,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REQUEST: usize = 64 * 1024;
 /// Most bytes of an answer, in bytes; instance metadata with user data has up to 64 KiB of it in base64.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// How much of a refusal of the service is told in other words, in bytes.
+const MAX_TOLD: usize = 4096;
 /// What a pod is told to wait, in seconds, when the metadata service did not answer.
 const RETRY_AFTER_SECS: u64 = 5;
 
@@ -140,6 +142,28 @@ fn back(upstream: reqwest::Response) -> Answer {
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer
+}
+
+/// A passed-on answer, or what it refuses where that is to be told in other words: the beginning of its body.
+pub(crate) async fn or_refusal(answer: Answer) -> Result<Answer, Refusal> {
+    let status = answer.status();
+    if status == StatusCode::OK {
+        return Ok(answer);
+    }
+    let mut read = Vec::new();
+    let mut body = answer.into_body();
+    while let Some(Ok(frame)) = body.frame().await
+        && read.len() < MAX_TOLD
+    {
+        read.extend(frame.into_data().unwrap_or_default());
+    }
+    read.truncate(MAX_TOLD);
+    let text = format!(
+        "adal: Refresh request failed. Status Code = '{}'. Response body: {}",
+        status.as_u16(),
+        String::from_utf8_lossy(&read).trim_end()
+    );
+    Err(Refusal::new(status, "metadata_service_refused", text))
 }
 
 /// The headers that are meant for the other end. `Host` and lengths are written anew on each side.

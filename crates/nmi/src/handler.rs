@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{Method, Request};
 use hyper::body::Body;
 use podid_broker::{Lookup, SharedBroker, Source, TokenError, Via};
-use podid_core::ask::TOKEN_PATH;
+use podid_core::ask::{Selector, TOKEN_PATH};
 use podid_core::decide::{Access, Question};
 use podid_core::reason::Waits;
 use podid_core::{
@@ -26,10 +26,11 @@ use podid_rt::clock::Clock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::answer::{self, Answer, Digits, Id, Refusal, TokenBody};
+use crate::answer::{self, About, Answer, Digits, Errors, Id, Refusal, TokenBody};
+use crate::args::ErrorStyle;
 use crate::body::BodyError;
 use crate::caller::{Callers, Connection, NotGranted};
-use crate::forward::Forward;
+use crate::forward::{self, Forward};
 use crate::log::Refusals;
 use crate::metrics::{Done, Metrics, known_resource};
 use crate::patience::{Patience, version_for};
@@ -59,6 +60,7 @@ pub(crate) struct Handler<S> {
     pub(crate) sources: Sources,
     pub(crate) forward: Forward,
     pub(crate) patience: Patience,
+    pub(crate) errors: Errors,
     pub(crate) refusals: Refusals,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -90,6 +92,8 @@ impl<S: Source> Handler<S> {
         let mut record = Record {
             operation: "invalid",
             resource: "",
+            selector: None,
+            excepted: false,
         };
         let Ended { outcome, reason, pod } = match Route::parse(parts.uri.path()) {
             Route::Invalid => refused(Reason::PathInvalid),
@@ -108,7 +112,14 @@ impl<S: Source> Handler<S> {
             Err(refusal) => {
                 self.refusals
                     .tell(&refusal, reason, pod.as_deref(), connection.peer().ip());
-                (refusal.answer(), refusal.reason)
+                let about = About {
+                    mode: self.policy.mode,
+                    peer: connection.peer().ip(),
+                    pod: pod.as_deref(),
+                    selector: record.selector.as_ref(),
+                    excepted: record.excepted,
+                };
+                (self.errors.answer(&refusal, &about), refusal.reason)
             }
         };
         echo(&parts.headers, answer.headers_mut());
@@ -124,13 +135,25 @@ impl<S: Source> Handler<S> {
         answer
     }
 
-    async fn token<B>(
+    /// The answer to a request that met a bug of ours.
+    pub(crate) fn bug(&self, connection: &Connection) -> Answer {
+        let about = About {
+            mode: self.policy.mode,
+            peer: connection.peer().ip(),
+            pod: None,
+            selector: None,
+            excepted: false,
+        };
+        self.errors.answer(&Refusal::bug(), &about)
+    }
+
+    async fn token<'p, B>(
         &self,
         connection: &Connection,
-        parts: &Parts,
+        parts: &'p Parts,
         body: B,
         started: Instant,
-        record: &mut Record,
+        record: &mut Record<'p>,
     ) -> Ended
     where
         B: Body<Data = Bytes, Error = BodyError> + Send + Unpin,
@@ -143,6 +166,7 @@ impl<S: Source> Handler<S> {
             Err(reason) => return refused(reason),
         };
         record.resource = known_resource(&request.resource);
+        record.selector.clone_from(&request.selector);
         let deadline = started + self.wait;
         loop {
             let granted = match self
@@ -155,7 +179,15 @@ impl<S: Source> Handler<S> {
             let (pod, identity) = match granted {
                 Granted::Token { pod, identity } => (pod, identity),
                 Granted::Passage { pod } => {
-                    return self.pass(parts, TOKEN_PATH, body, Some(pod)).await;
+                    record.excepted = true;
+                    let mut ended = self.pass(parts, TOKEN_PATH, body, Some(pod)).await;
+                    if self.errors.style == ErrorStyle::AadPodIdentity {
+                        ended.outcome = match ended.outcome {
+                            Ok(answer) => forward::or_refusal(answer).await,
+                            refused => refused,
+                        };
+                    }
+                    return ended;
                 }
             };
             let outcome = match self.fetch(&pod, &identity, &request, deadline).await {
@@ -428,10 +460,13 @@ enum NotFetched {
     Error(TokenError),
 }
 
-/// What the record of a request needs beside its end.
-struct Record {
+/// What the record and the refusal of a request need beside its end.
+struct Record<'p> {
     operation: &'static str,
     resource: &'static str,
+    selector: Option<Selector<'p>>,
+    /// A token request of an excepted pod.
+    excepted: bool,
 }
 
 fn refused(reason: Reason) -> Ended {

@@ -29,6 +29,7 @@ mod server;
 mod sources;
 mod world;
 
+pub use answer::Errors;
 pub use app::{App, AppConfig, Door, Entrance};
 pub use args::{Nmi, NmiArgs, UninstallArgs};
 pub use rate::RateLimit;

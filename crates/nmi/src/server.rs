@@ -209,7 +209,7 @@ pub(crate) async fn serve<S: Source, I>(
             let answered = AssertUnwindSafe(handler.answer(&connection, request))
                 .catch_unwind()
                 .await;
-            Ok::<_, Infallible>(answered.unwrap_or_else(|_| answer::Refusal::bug().answer()))
+            Ok::<_, Infallible>(answered.unwrap_or_else(|_| handler.bug(&connection)))
         }
     });
     let mut http = std::pin::pin!(

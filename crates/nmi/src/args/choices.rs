@@ -56,6 +56,15 @@ pub enum AmbiguousIdentity {
     Refuse,
 }
 
+/// How refusals are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ErrorStyle {
+    /// JSON in the real service's shape, with statuses that no SDK takes for something else
+    Podid,
+    /// The original's status codes and texts
+    AadPodIdentity,
+}
+
 /// How an exception's labels are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExceptionMatch {

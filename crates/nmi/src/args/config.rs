@@ -14,6 +14,7 @@ use podid_rt::clock::Clock;
 use reqwest::Url;
 
 use super::{AmbiguousIdentity, ExceptionMatch, Interception, NmiArgs, OperationMode};
+use crate::answer::Errors;
 use crate::app::{AppConfig, Entrance};
 use crate::rate::RateLimit;
 use crate::server::Limits;
@@ -51,9 +52,10 @@ impl NmiArgs {
             ambiguous_identity,
             exception_match,
             block_instance_metadata,
+            error_style,
             pod_events,
             drain_deadline: _,
-            legacy: _,
+            legacy,
             log: _,
         } = self;
         let target = SocketAddrV4::new(metadata_ip, metadata_port);
@@ -107,6 +109,10 @@ impl NmiArgs {
             limits: Limits {
                 per_peer: pod_connections,
                 ..Limits::default()
+            },
+            errors: Errors {
+                style: error_style,
+                retry_after: legacy.retry_after(),
             },
             pod_events,
             clock: Clock::system(),

@@ -37,6 +37,11 @@ pub struct LegacyArgs {
 }
 
 impl LegacyArgs {
+    /// Whether refusals for lack of an identity are to be 503 with `Retry-After`; counts with the original's error style.
+    pub(crate) fn retry_after(&self) -> bool {
+        self.set_retry_after.as_deref() == Some("true")
+    }
+
     /// For each flag that was given: its name, and what replaces it.
     pub(crate) fn notices(&self) -> Vec<(&'static str, &'static str)> {
         let Self {
@@ -102,7 +107,7 @@ impl LegacyArgs {
             (
                 "--set-retry-after-header",
                 told(set_retry_after),
-                "Retry-After is sent where a retry can help",
+                "Retry-After is sent where a retry can help; as the original did it with --error-style=aad-pod-identity",
             ),
             (
                 "--enable-conntrack-deletion",

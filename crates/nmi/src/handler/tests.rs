@@ -2,6 +2,7 @@
 
 mod conduct;
 mod rules;
+mod style;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,6 +160,7 @@ fn node(trouble: Option<Trouble>, change: impl FnOnce(&mut Handler<Memory>)) -> 
         sources: Sources { msi: MsiSource::Imds },
         forward: Forward::new("http://127.0.0.1:1".parse().unwrap()).unwrap(),
         patience: Patience::default(),
+        errors: Errors::default(),
         refusals: Refusals::default(),
         metrics,
         clock: clock.clone(),
