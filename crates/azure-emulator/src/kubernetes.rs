@@ -183,7 +183,7 @@ async fn client(path: &Path) -> Result<kube::Client, KubernetesError> {
             path: path.to_owned(),
             source,
         })?;
-    Ok(kube::Client::try_from(config)?)
+    Ok(podid_rt::cluster::client_of(config)?)
 }
 
 // === keys ===

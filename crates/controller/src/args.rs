@@ -94,7 +94,7 @@ impl ControllerArgs {
         // A second installation changes nothing.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let stop = Stop::on_signals().context("listen to signals")?;
-        let client = client(kubeconfig).await?;
+        let client = podid_rt::cluster::client(kubeconfig.as_deref()).await?;
         let arm = match assignment {
             Assignment::None => None,
             Assignment::Vmss => Some(arm(
@@ -156,19 +156,4 @@ fn arm(
         })
     });
     Arm::new(&endpoint, &roots, fetch, clock).context("make a client of ARM")
-}
-
-async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(&path)
-                .with_context(|| format!("read the kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("use the kubeconfig {}", path.display()))?
-        }
-        None => kube::Config::incluster()
-            .context("not in a cluster, and no --kubeconfig (or KUBECONFIG) was given")?,
-    };
-    kube::Client::try_from(config).context("make a client of the cluster")
 }

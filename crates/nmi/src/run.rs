@@ -1,7 +1,6 @@
 //! The one place where the agent's parts are put together; it reads as a list and decides nothing.
 
 use std::net::{SocketAddr, SocketAddrV4};
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 use podid_kernel::redirect::Interception;
@@ -38,7 +37,7 @@ impl NmiArgs {
             .node
             .clone()
             .context("the node's name is needed to know its pods: --node (or PODID_NODE)")?;
-        let client = client(self.kubeconfig.clone()).await?;
+        let client = podid_rt::cluster::client(self.kubeconfig.as_deref()).await?;
         let drain_deadline = self.drain_deadline;
         let app = App::bind(self.config(client, node)?).await?;
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
@@ -90,19 +89,4 @@ fn announce(listen: SocketAddr, probes: SocketAddr, readiness: Readiness, stop: 
             () = readiness.wait() => podid_rt::ready::announce(&line.to_string()),
         }
     });
-}
-
-async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(&path)
-                .with_context(|| format!("read the kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("use the kubeconfig {}", path.display()))?
-        }
-        None => kube::Config::incluster()
-            .context("not in a cluster, and no --kubeconfig (or KUBECONFIG) was given")?,
-    };
-    kube::Client::try_from(config).context("make a client of the cluster")
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use podid_kernel::Room;
@@ -184,7 +183,7 @@ impl World {
         let in_world = world.kubeconfig();
         let kubeconfig = folder.join("kubeconfig");
         for_people(&in_world, &kubeconfig, ports.kubernetes)?;
-        let client = client(&in_world).await?;
+        let client = podid_rt::cluster::client(Some(&in_world)).await?;
         install_crds(&client).await?;
         for node in world.fabric.nodes().values() {
             register(&client, node).await?;
@@ -484,16 +483,6 @@ fn for_people(in_world: &Path, out: &Path, port: u16) -> anyhow::Result<()> {
     *server = json!(format!("https://127.0.0.1:{port}"));
     write_private(out, &serde_json::to_string_pretty(&config)?)?;
     Ok(())
-}
-
-/// A client of the cluster that a kubeconfig names.
-pub(crate) async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
-    let file = Kubeconfig::read_from(kubeconfig)
-        .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("cannot use the kubeconfig {}", kubeconfig.display()))?;
-    Client::try_from(config).context("cannot make a client of the cluster")
 }
 
 /// Installs podid's kinds, and waits until they are served.

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::ask::{Answer, Outcome};
@@ -14,7 +15,6 @@ use crate::control::Request;
 use crate::control::client::Control;
 use crate::failure::Failure;
 use crate::spawned::Spawned;
-use crate::world::client;
 
 /// Names of the tutorial.
 pub(crate) const GROUP: &str = "myResourceGroup";
@@ -58,7 +58,9 @@ impl Cast {
             principal,
         )?;
         let (keys, issuers) = arm.discovery().await?;
-        let client = client(&info.kubeconfig).await?;
+        let client = podid_rt::cluster::client(Some(&info.kubeconfig))
+            .await
+            .context("reach the world's cluster")?;
         let version = client.apiserver_version().await?;
         let line = format!("tenant {}, subscription {}", info.tenant_id, info.subscription_id);
         let cast = Self {
