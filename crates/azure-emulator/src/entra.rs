@@ -6,7 +6,7 @@ pub(crate) mod issuer;
 pub(crate) mod refusal;
 pub(crate) mod token;
 
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::answer::Answer;
 use crate::cloud::Cloud;
@@ -16,6 +16,21 @@ use refusal::Aadsts;
 
 /// Answers what is addressed to a tenant.
 pub(crate) async fn answer(cloud: &Cloud, ask: &Ask, notes: &mut Notes) -> Answer {
+    let answer = route(cloud, ask, notes).await;
+    // MSAL for Java looks for the number that it gave.
+    let id = ask
+        .headers
+        .get(CLIENT_REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
+    match id {
+        Some(id) => answer.with(HeaderName::from_static(CLIENT_REQUEST_ID), id),
+        None => answer,
+    }
+}
+
+const CLIENT_REQUEST_ID: &str = "client-request-id";
+
+async fn route(cloud: &Cloud, ask: &Ask, notes: &mut Notes) -> Answer {
     let path = ask.path.lower();
     let reading = ask.method == Method::GET || ask.method == Method::HEAD;
     match path.as_slice() {

@@ -154,6 +154,7 @@ impl Machine {
             && let Some(instance) = self.instances.first()
         {
             properties.insert("vmId".to_owned(), json!(instance.vm_id));
+            fill(&mut properties, self.defaults());
         }
         let mut body = json!({
             "id": self.id, "name": self.name, "type": self.kind.name(), "location": self.location, "tags": self.tags, "etag": self.etag(),
@@ -173,6 +174,31 @@ impl Machine {
             }
         }
         body
+    }
+
+    /// What every virtual machine has, however little was written. The fluent Java SDK needs the disks of each that it lists.
+    /// Source: azure-resourcemanager-compute 2.55.1.
+    fn defaults(&self) -> Value {
+        let group = self.id.split("/providers/").next().unwrap_or_default();
+        let of = |kind: &str, what: &str| format!("{group}/providers/{kind}/{}-{what}", self.name);
+        json!({
+            "hardwareProfile": { "vmSize": "Standard_DS2_v2" },
+            "storageProfile": {
+                "osDisk": {
+                    "osType": "Linux", "name": format!("{}-os", self.name), "createOption": "FromImage", "caching": "ReadWrite",
+                    "managedDisk": { "storageAccountType": "Premium_LRS", "id": of("Microsoft.Compute/disks", "os") },
+                    "deleteOption": "Delete", "diskSizeGB": 30,
+                },
+                "dataDisks": [],
+            },
+            "osProfile": {
+                "computerName": self.name, "adminUsername": "azureuser", "secrets": [], "allowExtensionOperations": true,
+                "linuxConfiguration": { "disablePasswordAuthentication": true, "provisionVMAgent": true },
+            },
+            "networkProfile": {
+                "networkInterfaces": [{ "id": of("Microsoft.Network/networkInterfaces", "nic"), "properties": { "primary": true } }],
+            },
+        })
     }
 
     /// A machine of the set, as ARM shows it.
@@ -206,6 +232,20 @@ impl Machine {
         }
         let digits: String = digits.into_iter().rev().collect();
         format!("{}{digits}", self.name)
+    }
+}
+
+/// Puts in what is missing, at any depth.
+fn fill(into: &mut Map<String, Value>, defaults: Value) {
+    let Value::Object(defaults) = defaults else { return };
+    for (name, value) in defaults {
+        match into.get_mut(&name) {
+            Some(Value::Object(there)) => fill(there, value),
+            Some(_) => {}
+            None => {
+                into.insert(name, value);
+            }
+        }
     }
 }
 

@@ -201,3 +201,41 @@ async fn a_scale_set_has_as_many_machines_as_its_capacity() {
     azure.delete(SET).await.expect(204);
     azure.get(SET).await.expect(404);
 }
+
+#[tokio::test]
+async fn a_virtual_machine_has_what_sdks_take_for_granted_beside_what_was_written() {
+    let azure = Azure::default().await;
+    azure.group("g").await;
+    let path = "/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/one";
+    let body = json!({ "location": "eastus", "properties": {
+        "hardwareProfile": { "vmSize": "Standard_B2s" },
+        "storageProfile": { "osDisk": { "osType": "Windows" }, "dataDisks": [{ "lun": 0 }] },
+    } });
+    azure.put(path, body).await.expect(201);
+    let machine = azure.get(path).await;
+    let properties = &machine.body["properties"];
+    assert_eq!(
+        (
+            machine.text("/properties/hardwareProfile/vmSize"),
+            machine.text("/properties/storageProfile/osDisk/osType")
+        ),
+        ("Standard_B2s", "Windows")
+    );
+    assert_eq!(properties["storageProfile"]["dataDisks"], json!([{ "lun": 0 }]));
+    assert_eq!(
+        machine.text("/properties/storageProfile/osDisk/createOption"),
+        "FromImage"
+    );
+    assert_eq!(machine.text("/properties/osProfile/computerName"), "one");
+    assert!(
+        machine
+            .text("/properties/networkProfile/networkInterfaces/0/id")
+            .ends_with("/one-nic")
+    );
+    let planted = azure.get("/providers/Microsoft.Compute/virtualMachines").await;
+    assert_eq!(planted.text("/value/0/name"), "vm-0");
+    assert_eq!(
+        planted.body["value"][0]["properties"]["storageProfile"]["dataDisks"],
+        json!([])
+    );
+}

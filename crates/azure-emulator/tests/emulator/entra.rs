@@ -111,6 +111,19 @@ async fn a_token_of_either_endpoint_verifies_and_says_who_it_is_for() {
 }
 
 #[tokio::test]
+async fn an_answer_has_the_number_that_the_client_gave_its_request() {
+    let azure = Azure::default().await;
+    let url = format!("{}/{}/oauth2/v2.0/token", azure.arm(), azure.emulator.tenant_id());
+    let reply = azure
+        .send(azure.http.post(url).header("client-request-id", "a-number"))
+        .await;
+    assert_eq!(
+        (reply.status, reply.header("client-request-id")),
+        (400, "a-number")
+    );
+}
+
+#[tokio::test]
 async fn who_may_not_sign_in_hears_why() {
     let azure = Azure::default().await;
     let id = azure.emulator.client_id().to_owned();
