@@ -70,6 +70,8 @@ pub struct AppConfig {
     pub msi_source: MsiSource,
     /// Where probes and metrics are served; port 0 takes a free one.
     pub probe_listen: SocketAddr,
+    /// Where metrics are served as well; without it only beside the probes.
+    pub metrics_listen: Option<SocketAddr>,
     /// What the operator decided for all pods.
     pub policy: Policy,
     /// How long a request may wait in all.
@@ -106,6 +108,7 @@ pub struct App {
     listener: TcpListener,
     way: Option<Intercepted>,
     probes: TcpListener,
+    scrapes: Option<TcpListener>,
     attestor: Option<Arc<Attestor>>,
     imds: Imds,
     entra: Option<Entra>,
@@ -140,6 +143,10 @@ impl App {
         let probe_address = probes
             .local_addr()
             .context("read the address of the probes' socket")?;
+        let scrapes = match config.metrics_listen {
+            Some(address) => second_metrics(address).await,
+            None => None,
+        };
         let attestor = match config.attestation {
             Attestation::Off => None,
             Attestation::Enforce | Attestation::Audit => {
@@ -165,6 +172,7 @@ impl App {
             listener,
             way,
             probes,
+            scrapes,
             attestor,
             imds,
             entra,
@@ -197,6 +205,7 @@ impl App {
             listener,
             way,
             probes,
+            scrapes,
             attestor,
             imds,
             entra,
@@ -216,6 +225,7 @@ impl App {
             roots: _,
             msi_source,
             probe_listen: _,
+            metrics_listen: _,
             policy,
             wait,
             rate,
@@ -342,10 +352,27 @@ impl App {
             }
         });
 
-        let service = Probes::new(readiness.clone(), registry).service();
-        tasks.spawn("probes", serve(probes, None, service, group, quiet));
+        let told = Probes::new(readiness.clone(), registry);
+        if let Some(scrapes) = scrapes {
+            let service = told.metrics_service();
+            tasks.spawn(
+                "metrics",
+                serve(scrapes, None, service, group.clone(), quiet.clone()),
+            );
+        }
+        tasks.spawn("probes", serve(probes, None, told.service(), group, quiet));
         door
     }
+}
+
+/// A socket for metrics beside the probes' one. As in the original, a port that is taken is no reason not to serve pods.
+async fn second_metrics(address: SocketAddr) -> Option<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .inspect_err(|error| {
+            tracing::error!(%address, %error, "no metrics on this port (--prometheus-port), only beside the probes");
+        })
+        .ok()
 }
 
 /// The pods' side of a running agent, for connections that did not come through its listener: nobody counts them.

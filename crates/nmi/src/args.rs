@@ -18,8 +18,8 @@ pub use self::choices::{
     AmbiguousIdentity, Attestation, ErrorStyle, ExceptionMatch, Interception, MsiSource, OperationMode,
 };
 pub(crate) use self::config::placed;
-use self::config::{endpoint, seconds};
-pub use self::legacy::LegacyArgs;
+use self::config::{endpoint, seconds, switch, visible_text};
+pub use self::legacy::{Form, LEGACY, Legacy, LegacyArgs};
 use crate::rate::RateLimit;
 use crate::server::Limits;
 
@@ -66,6 +66,10 @@ pub struct NmiArgs {
     #[arg(long, env = "KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// Text that the User-Agent towards the API server ends with
+    #[arg(long, env = "PODID_CUSTOM_USER_AGENT", value_name = "TEXT", value_parser = visible_text)]
+    pub custom_user_agent: Option<String>,
+
     /// How pods' requests to the metadata address get here
     #[arg(long, env = "PODID_INTERCEPTION", value_enum, default_value_t = Interception::LocalRoute)]
     pub interception: Interception,
@@ -90,6 +94,14 @@ pub struct NmiArgs {
     /// Folder with one link `<pod uid>` to each pod's network namespace; without it pods are found in /proc
     #[arg(long, env = "PODID_POD_NETNS_DIR", value_name = "DIR")]
     pub pod_netns_dir: Option<PathBuf>,
+
+    /// File that says whether the kubelet uses kubenet; /etc/default/kubelet, if it is there, when not given
+    #[arg(long, env = "PODID_KUBELET_CONFIG", value_name = "PATH")]
+    pub kubelet_config: Option<PathBuf>,
+
+    /// Start on kubenet too, where pods share a bridge and one with NET_RAW can send from another's address
+    #[arg(long, env = "PODID_ALLOW_NETWORK_PLUGIN_KUBENET", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = switch)]
+    pub allow_network_plugin_kubenet: bool,
 
     /// Address of the metadata service that pods ask
     #[arg(long, env = "PODID_METADATA_IP", default_value_t = METADATA_IP)]
@@ -133,7 +145,7 @@ pub struct NmiArgs {
     pub operation_mode: OperationMode,
 
     /// In standard mode, leave out identities of other namespaces than the pod's
-    #[arg(long = "forceNamespaced", env = "FORCENAMESPACED", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long = "forceNamespaced", env = "FORCENAMESPACED", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = switch)]
     pub force_namespaced: bool,
 
     /// Port of /healthz, /readyz and /metrics on all addresses
@@ -143,6 +155,10 @@ pub struct NmiArgs {
     /// Address of /healthz, /readyz and /metrics, instead of --http-probe-port
     #[arg(long, env = "PODID_PROBE_LISTEN", value_name = "ADDR")]
     pub probe_listen: Option<SocketAddr>,
+
+    /// One more port of /metrics, on all addresses, for who scrapes it there
+    #[arg(long, env = "PODID_PROMETHEUS_PORT", value_name = "PORT")]
+    pub prometheus_port: Option<u16>,
 
     /// How long a request waits for its pod or binding to be seen, in seconds
     #[arg(long, env = "PODID_WAIT_TIMEOUT", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
@@ -191,7 +207,7 @@ pub struct NmiArgs {
     pub exception_match: ExceptionMatch,
 
     /// Answer 403 on /metadata/instance
-    #[arg(long, env = "PODID_BLOCK_INSTANCE_METADATA", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, env = "PODID_BLOCK_INSTANCE_METADATA", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = switch)]
     pub block_instance_metadata: bool,
 
     /// How refusals are written: in the real service's shape, or with the original's status codes and texts
@@ -199,12 +215,16 @@ pub struct NmiArgs {
     pub error_style: ErrorStyle,
 
     /// Whether refusals are told as Kubernetes Events on the pod
-    #[arg(long, env = "PODID_POD_EVENTS", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, env = "PODID_POD_EVENTS", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = switch)]
     pub pod_events: bool,
 
     /// How long open requests may take to finish after the first signal, in seconds
     #[arg(long, env = "PODID_DRAIN_DEADLINE", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub drain_deadline: Duration,
+
+    /// Verbosity as the original counts it: from 4 on the agent's own debug lines, from 6 on its traces, if --log says nothing else
+    #[arg(long = "v", short = 'v', value_name = "N")]
+    pub verbosity: Option<i32>,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become the help's heading")]

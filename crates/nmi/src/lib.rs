@@ -16,6 +16,7 @@ mod caller;
 mod events;
 mod forward;
 mod handler;
+mod kubenet;
 mod log;
 mod metrics;
 mod patience;

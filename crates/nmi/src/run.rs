@@ -11,6 +11,7 @@ use podid_rt::tasks::Tasks;
 
 use crate::app::App;
 use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, placed};
+use crate::kubenet;
 
 impl Nmi {
     /// Does what was asked for.
@@ -26,18 +27,37 @@ impl Nmi {
 impl NmiArgs {
     /// Serves until told to stop, then drains. The interception stays.
     pub async fn run(self) -> anyhow::Result<()> {
-        logging::init(&self.log)?;
+        logging::init(&self.logging())?;
         // A second installation changes nothing.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let stop = Stop::on_signals().context("listen to signals")?;
-        for (flag, instead) in self.legacy.notices() {
-            tracing::warn!(flag, "this flag of the original means nothing here: {instead}");
+        for legacy in self.legacy.notices() {
+            tracing::warn!(
+                given = legacy.written(),
+                "this setting of aad-pod-identity means nothing here: {}",
+                legacy.instead
+            );
         }
+        kubenet::check(
+            self.kubelet_config.as_deref(),
+            self.allow_network_plugin_kubenet,
+            self.attestation,
+        )?;
         let node = self
             .node
             .clone()
             .context("the node's name is needed to know its pods: --node (or PODID_NODE)")?;
-        let client = podid_rt::cluster::client(self.kubeconfig.as_deref()).await?;
+        let mut cluster = podid_rt::cluster::config(self.kubeconfig.as_deref()).await?;
+        let agent = [
+            Some(concat!("podid-nmi/", env!("CARGO_PKG_VERSION"))),
+            self.custom_user_agent.as_deref(),
+        ];
+        let agent = agent.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let agent = agent
+            .try_into()
+            .context("make the User-Agent (--custom-user-agent)")?;
+        cluster.headers.push((http::header::USER_AGENT, agent));
+        let client = podid_rt::cluster::client_of(cluster).context("make a client of the cluster")?;
         let drain_deadline = self.drain_deadline;
         let app = App::bind(self.config(client, node)?).await?;
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");

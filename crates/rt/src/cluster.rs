@@ -44,7 +44,12 @@ pub enum ClusterError {
 
 /// A client of the cluster that `kubeconfig` names, or of the cluster that this process is a pod of. Nothing is sent yet.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
-    let config = match kubeconfig {
+    Ok(client_of(config(kubeconfig).await?)?)
+}
+
+/// How to reach that cluster. As for every Kubernetes client, an empty `KUBECONFIG` is none.
+pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, ClusterError> {
+    match kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => {
             let failed = |source| ClusterError::Kubeconfig {
                 path: path.to_owned(),
@@ -54,11 +59,10 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
             let file = Kubeconfig::read_from(path).map_err(failed)?;
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
-                .map_err(failed)?
+                .map_err(failed)
         }
-        None => Config::incluster().map_err(ClusterError::Outside)?,
-    };
-    Ok(client_of(config)?)
+        None => Config::incluster().map_err(ClusterError::Outside),
+    }
 }
 
 /// A client as `config` says. Nothing is sent yet.

@@ -6,6 +6,9 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+/// What is logged when nobody says anything.
+pub const DEFAULT_LOG: &str = "info";
+
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -23,7 +26,7 @@ pub struct LogArgs {
     pub log_format: Option<LogFormat>,
 
     /// What is logged, as `level` or `target=level,…`
-    #[arg(long, env = "PODID_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "PODID_LOG", default_value = DEFAULT_LOG, value_name = "FILTER")]
     pub log: String,
 }
 
@@ -38,7 +41,11 @@ pub struct LogFilterError {
 
 /// Starts logging for the process. A second call changes nothing, so tests may call it freely.
 pub fn init(args: &LogArgs) -> Result<(), LogFilterError> {
-    let text = if args.log.is_empty() { "info" } else { &args.log };
+    let text = if args.log.is_empty() {
+        DEFAULT_LOG
+    } else {
+        &args.log
+    };
     let filter = EnvFilter::builder()
         .parse(text)
         .map_err(|source| LogFilterError {

@@ -67,28 +67,50 @@ impl Probes {
                     )
                 }
             }
-            "/metrics" => {
-                let mut body = String::new();
-                if prometheus_client::encoding::text::encode(&mut body, &self.registry).is_err() {
-                    return text(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        "metrics cannot be encoded\n".to_owned(),
-                    );
-                }
-                let mut response = text(StatusCode::OK, body);
-                response.headers_mut().insert(
-                    http::header::CONTENT_TYPE,
-                    http::HeaderValue::from_static(
-                        "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                    ),
-                );
-                response
-            }
+            "/metrics" => self.metrics(),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there are /healthz, /readyz and /metrics\n".to_owned(),
             ),
         }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut body = String::new();
+        if prometheus_client::encoding::text::encode(&mut body, &self.registry).is_err() {
+            return text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "metrics cannot be encoded\n".to_owned(),
+            );
+        }
+        let mut response = text(StatusCode::OK, body);
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        );
+        response
+    }
+
+    /// `/metrics` alone as a service for [`crate::serve::serve`], for a second listener.
+    pub fn metrics_service(
+        &self,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<Full<Bytes>>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static {
+        let probes = self.clone();
+        hyper::service::service_fn(move |request: Request<Incoming>| {
+            let response = if request.uri().path() == "/metrics" {
+                probes.answer(&request)
+            } else {
+                text(StatusCode::NOT_FOUND, "there is /metrics\n".to_owned())
+            };
+            async move { Ok::<_, Infallible>(response) }
+        })
     }
 
     /// This listener as a service for [`crate::serve::serve`].

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::HeaderValue;
 use podid_azure::{Authorities, Authority, Cloud, TlsRoots};
 use podid_core::Policy;
 use podid_core::decide::{Access, Ambiguous, ExceptionMatch as Match, Mode};
 use podid_kernel::attest::Places;
 use podid_kernel::redirect::Interception as Way;
 use podid_rt::clock::Clock;
+use podid_rt::logging::{DEFAULT_LOG, LogArgs};
 use reqwest::Url;
 
 use super::{AmbiguousIdentity, ExceptionMatch, Interception, NmiArgs, OperationMode};
@@ -19,12 +21,38 @@ use crate::app::{AppConfig, Entrance};
 use crate::rate::RateLimit;
 use crate::server::Limits;
 
+/// What `-v 4` means: ours alone, not what libraries have to say.
+const DEBUG: &str =
+    "podid_nmi=debug,podid_broker=debug,podid_kernel=debug,podid_azure=debug,podid_rt=debug,info";
+/// What `-v 6` means.
+const TRACE: &str =
+    "podid_nmi=trace,podid_broker=trace,podid_kernel=trace,podid_azure=trace,podid_rt=trace,info";
+
 impl NmiArgs {
+    /// How to log. The original's verbosity counts only where `--log` says nothing.
+    pub(crate) fn logging(&self) -> LogArgs {
+        let mut log = self.log.clone();
+        if let (DEFAULT_LOG, Some(verbosity)) = (log.log.as_str(), self.verbosity) {
+            // Source: aad-pod-identity v1.8.17: retries are told at 4, rules and connections at 5.
+            let level = match verbosity {
+                ..4 => DEFAULT_LOG,
+                4..=5 => DEBUG,
+                6.. => TRACE,
+            };
+            level.clone_into(&mut log.log);
+        }
+        log
+    }
+
     /// What the flags mean. Flags that only `run` itself needs are `_` here.
     pub fn config(self, client: kube::Client, node: String) -> anyhow::Result<AppConfig> {
         let Self {
             node: _,
             kubeconfig: _,
+            custom_user_agent: _,
+            kubelet_config: _,
+            allow_network_plugin_kubenet: _,
+            verbosity: _,
             interception,
             listen,
             nmi_port,
@@ -42,6 +70,7 @@ impl NmiArgs {
             force_namespaced,
             http_probe_port,
             probe_listen,
+            prometheus_port,
             wait_timeout,
             check_interval,
             route_table,
@@ -79,6 +108,7 @@ impl NmiArgs {
             roots: roots(ca_file.as_deref())?,
             msi_source,
             probe_listen: probe_listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, http_probe_port).into()),
+            metrics_listen: prometheus_port.map(|port| (Ipv4Addr::UNSPECIFIED, port).into()),
             policy: Policy {
                 mode: match operation_mode {
                     OperationMode::Managed => Mode::Managed,
@@ -180,6 +210,26 @@ pub(crate) fn placed(way: Way, table: Option<u32>, preference: Option<u32>) -> W
     match (table, preference) {
         (Some(table), Some(preference)) => way.at(table, preference),
         _ => way,
+    }
+}
+
+/// A boolean as Go's and people's flags are written; an empty variable is one that is not set.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" | "yes" | "on" => Ok(true),
+        "false" | "f" | "0" | "no" | "off" | "" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+/// Text that a header can have.
+pub(super) fn visible_text(text: &str) -> Result<String, String> {
+    match HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!(
+            "`{}` has characters that no header can have",
+            text.escape_debug()
+        )),
     }
 }
 

@@ -54,7 +54,22 @@ pub(super) fn page() -> String {
         program.build();
         command(&program, program.get_name(), 2, &[], &mut page);
     }
+    legacy(&mut page);
     page
+}
+
+/// What the agent takes from manifests of aad-pod-identity and does not use.
+fn legacy(page: &mut String) {
+    page.push_str(
+        "\n## Settings of aad-pod-identity that `podid-nmi` accepts and does not use\n\n\
+         Every flag and variable of NMI v1.8.17 is accepted. Those above mean what they meant; the agent says of each of \
+         these that is given, once, what replaces it. One that asks for what is done anyway is no news.\n\n\
+         | setting | instead |\n| --- | --- |\n",
+    );
+    for legacy in podid_nmi::args::LEGACY {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(page, "| `{}` | {} |", legacy.written(), legacy.instead);
+    }
 }
 
 /// One command with its flags, unless they are those of the command above, then the commands below it.
