@@ -6,6 +6,7 @@
 //!   └─ other paths: by policy                              └── wait for a watch ─┘        └─▶ refuse
 //! ```
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,8 +136,22 @@ impl<S: Source> Handler<S> {
         answer
     }
 
-    /// The answer to a request that met a bug of ours.
-    pub(crate) fn bug(&self, connection: &Connection) -> Answer {
+    /// The answer to a request that met a bug of ours, which is logged and counted.
+    pub(crate) fn met_a_bug(
+        &self,
+        connection: &Connection,
+        panic: &(dyn Any + Send),
+        started: Instant,
+    ) -> Answer {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let refusal = Refusal::bug();
+        tracing::error!(
+            peer = %connection.peer(),
+            code = refusal.reason,
+            panic = text.unwrap_or_default(),
+            "a request met a bug of the agent, which goes on"
+        );
         let about = About {
             mode: self.policy.mode,
             peer: connection.peer().ip(),
@@ -144,7 +159,17 @@ impl<S: Source> Handler<S> {
             selector: None,
             excepted: false,
         };
-        self.errors.answer(&Refusal::bug(), &about)
+        let answer = self.errors.answer(&refusal, &about);
+        let done = Done {
+            operation: "failed",
+            reason: refusal.reason,
+            namespace: None,
+            resource: "",
+            status: answer.status().as_u16(),
+            took: started.elapsed(),
+        };
+        self.metrics.answered(connection.recent(), &done);
+        answer
     }
 
     async fn token<'p, B>(

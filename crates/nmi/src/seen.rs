@@ -139,6 +139,10 @@ impl Watched for Pods {
     type Noun = Pod;
 
     fn read(object: NodePod) -> Result<Option<Pod>, Unusable> {
+        // The uid is what proofs and namespaces of pods go by.
+        if object.metadata.uid.is_empty() {
+            return Err(Unusable::Shape("metadata.uid is missing".to_owned()));
+        }
         Ok(Some(convert::pod(object)))
     }
 

@@ -3,6 +3,7 @@
 //!
 //! accept ─▶ seat (in all, and per peer) ─▶ connection ─▶ requests one after the other ─▶ idle limit or stop ─▶ seat free
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::panic::AssertUnwindSafe;
@@ -21,6 +22,7 @@ use podid_rt::tasks::Group;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::answer;
 use crate::body::BodyError;
@@ -206,10 +208,12 @@ pub(crate) async fn serve<S: Source, I>(
         let request = request.map(|body| body.map_err(broken as fn(_) -> _));
         async move {
             // One request's bug is that request's trouble; others of the connection, and the connection, go on.
+            let started = Instant::now();
             let answered = AssertUnwindSafe(handler.answer(&connection, request))
                 .catch_unwind()
                 .await;
-            Ok::<_, Infallible>(answered.unwrap_or_else(|_| handler.bug(&connection)))
+            let met_a_bug = |panic: Box<dyn Any + Send>| handler.met_a_bug(&connection, &*panic, started);
+            Ok::<_, Infallible>(answered.unwrap_or_else(met_a_bug))
         }
     });
     let mut http = std::pin::pin!(

@@ -1,14 +1,21 @@
 //! The agent where its requests really come from: pods in network namespaces, the interception in the kernel, and the
-//! real metadata service beyond the node. Needs no root where the kernel allows user namespaces, and fails where it
-//! does not.
+//! real metadata service beyond the node; in this process, and as the program that is shipped. Needs no root where the
+//! kernel allows user namespaces, and fails where it does not.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::disallowed_methods,
     reason = "a test says by a panic what did not hold, and lets tasks of its own run beside it"
 )]
 
+mod azure;
+mod between;
+mod life;
 mod place;
+mod program;
+mod trouble;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +31,7 @@ type Outcome = Result<(), Failed>;
 
 fn main() -> ExitCode {
     podid_kernel::world::run((), |_, ()| {
-        let trials = vec![
+        let mut trials = vec![
             Trial::test("pods_get_their_tokens_and_the_node_keeps_its_own_way", || {
                 for way in ["local-route", "local-route+nft", "auto"] {
                     pods_get_their_tokens_and_the_node_keeps_its_own_way(way)?;
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
                 what_somebody_takes_away_is_put_back,
             ),
         ];
+        trials.extend(life::trials());
+        trials.extend(trouble::trials());
         libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
     })
 }

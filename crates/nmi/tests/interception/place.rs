@@ -7,12 +7,10 @@
 //! direct    10.244.1.12 ── azv ─┘
 //! ```
 
-use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
-use std::thread;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -21,7 +19,6 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
 use libtest_mimic::Failed;
-use parking_lot::Mutex;
 use podid_api::{AzureIdentity, AzureIdentityBinding};
 use podid_kernel::redirect::Interception;
 use podid_kernel::{Namespace, cni};
@@ -30,6 +27,9 @@ use podid_rt::stop::Stop;
 use podid_rt::tasks::{Tasks, TasksError};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::azure::Azure;
+use crate::between::Between;
 
 pub(crate) const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
 pub(crate) const WAY: fn() -> Interception = || Interception::local_route(METADATA);
@@ -40,8 +40,8 @@ pub(crate) const ONE: &str = "11111111-1111-4111-8111-111111111111";
 pub(crate) const TWO: &str = "22222222-2222-4222-8222-222222222222";
 pub(crate) const T: &str =
     "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 4);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 4);
 const AZURE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// How long a connection may take: longer than the second SYN, shorter than a test's patience.
 const CONNECT: Duration = Duration::from_millis(2500);
@@ -54,7 +54,8 @@ pub(crate) struct Place {
     pub(crate) neighbour: Namespace,
     pub(crate) direct: Namespace,
     folder: tempfile::TempDir,
-    asked_by: Arc<Mutex<BTreeSet<IpAddr>>>,
+    /// The real metadata service.
+    pub(crate) service: Azure,
     client: kube::Client,
     stop: Stop,
 }
@@ -105,7 +106,7 @@ impl Place {
         cni::join_bridge(&node, "cni0", "veth11", &on_bridge, ON_BRIDGE, 24, GATEWAY)?;
         cni::join_bridge(&node, "cni0", "veth12", &neighbour, NEIGHBOUR, 24, GATEWAY)?;
         cni::join_point_to_point(&node, "azv12", &direct, DIRECT)?;
-        let asked_by = serve(azure.run(|| TcpListener::bind(METADATA))??);
+        let service = Azure::serve(azure.run(|| TcpListener::bind(METADATA))??);
         let inside = node.clone();
         inside.run(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -122,7 +123,7 @@ impl Place {
                     neighbour,
                     direct,
                     folder: tempfile::tempdir()?,
-                    asked_by,
+                    service,
                     client,
                     stop,
                 };
@@ -156,7 +157,17 @@ impl Place {
 
     /// How many addresses other than the node's own have asked the real service.
     pub(crate) fn strangers(&self) -> usize {
-        self.asked_by.lock().iter().filter(|from| **from != NODE).count()
+        self.service.askers().iter().filter(|from| **from != NODE).count()
+    }
+
+    /// The agent's way to the API server, which can be told to misbehave.
+    pub(crate) async fn between(&self) -> Between {
+        Between::start(self.client.clone()).await
+    }
+
+    /// Where the agent finds the pods' namespaces.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// GET with `Metadata: true` from a namespace.
@@ -219,6 +230,14 @@ impl Place {
     pub(crate) async fn unlink(&self, name: &str) {
         let pod = self.pods().get(name).await.unwrap();
         std::fs::remove_file(self.folder.path().join(pod.metadata.uid.unwrap())).unwrap();
+    }
+
+    /// The binding of this name is gone.
+    pub(crate) async fn unbind(&self, name: &str) {
+        Api::<AzureIdentityBinding>::namespaced(self.client.clone(), "shop")
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -298,53 +317,14 @@ async fn cluster(stop: &Stop) -> kube::Client {
     client
 }
 
-/// The real metadata service: tokens by client id, something at every other path, and who asked.
-fn serve(listener: TcpListener) -> Arc<Mutex<BTreeSet<IpAddr>>> {
-    let asked_by: Arc<Mutex<BTreeSet<IpAddr>>> = Arc::default();
-    let noted = Arc::clone(&asked_by);
-    thread::spawn(move || {
-        while let Ok((stream, peer)) = listener.accept() {
-            noted.lock().insert(peer.ip());
-            thread::spawn(move || one(&stream));
-        }
-    });
-    asked_by
-}
-
-fn one(mut stream: &std::net::TcpStream) -> io::Result<()> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.extend(byte);
-    }
-    let head = String::from_utf8_lossy(&head);
-    let target = head.split(' ').nth(1).unwrap_or_default();
-    let client_id = target
-        .split_once("client_id=")
-        .map_or("vm", |(_, id)| id.split('&').next().unwrap_or(id));
-    let body = if target.contains("oauth2/token") {
-        json!({ "access_token": format!("h.{client_id}.s"), "client_id": client_id, "expires_in": "86399",
-            "expires_on": "4102444800", "resource": "https://vault.azure.net", "token_type": "Bearer" })
-    } else {
-        json!({ "passed": target })
-    };
-    let body = body.to_string();
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn talk(source: Ipv4Addr, target: &str) -> io::Result<Answer> {
+pub(crate) fn talk(source: Ipv4Addr, target: &str) -> io::Result<Answer> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.bind(&SocketAddrV4::new(source, 0).into())?;
     socket.connect_timeout(&METADATA.into(), CONNECT)?;
     exchange(socket.into(), target)
 }
 
-fn exchange(mut stream: std::net::TcpStream, target: &str) -> io::Result<Answer> {
+pub(crate) fn exchange(mut stream: std::net::TcpStream, target: &str) -> io::Result<Answer> {
     stream.set_read_timeout(Some(podid_testkit::PATIENCE))?;
     write!(
         stream,

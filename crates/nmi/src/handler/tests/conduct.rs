@@ -1,5 +1,9 @@
 //! Waiting, staying with the pod that asked, and what is closed.
 
+use std::sync::atomic::AtomicBool;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -158,4 +162,61 @@ async fn a_principal_of_several_tenants_gets_a_list_and_federation_says_that_it_
         (refused.error(), refused.reason()),
         ((400, "invalid_request"), "source_unsupported")
     );
+}
+
+/// A broker whose clock panics once, in the middle of a request: the bug that nobody has found yet.
+fn with_a_bug(handler: &mut Handler<Memory>) {
+    let met = AtomicBool::new(false);
+    let clock = handler.clock.clone();
+    let now = move || {
+        assert!(met.swap(true, Ordering::Relaxed), "nobody has found this bug yet");
+        clock.unix_secs()
+    };
+    let tasks = Tasks::new(Stop::new()).group();
+    handler.broker = Broker::new(
+        Memory {
+            clock: handler.clock.clone(),
+            ..Memory::default()
+        },
+        Arc::new(now),
+        Box::new(move |flight| tasks.spawn(flight)),
+        podid_broker::Limits::default(),
+        &mut Registry::default(),
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_one_requests_trouble_and_is_counted() {
+    let Node {
+        handler,
+        registry,
+        _tasks,
+        ..
+    } = node(None, with_a_bug);
+    let (mut pod, ours) = tokio::io::duplex(4096);
+    let serve = crate::server::serve(ours, connection("10.0.0.1"), Arc::new(handler), Stop::new());
+    let asked = async move {
+        let mut statuses = Vec::new();
+        for _ in 0..2 {
+            pod.write_all(format!("GET {T}{Q} HTTP/1.1\r\nHost: h\r\nMetadata: true\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
+            let mut answer = Vec::new();
+            // The body is one object without another inside.
+            while answer.last() != Some(&b'}') {
+                answer.push(pod.read_u8().await.unwrap());
+            }
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(!answer.contains("nobody has found"), "{answer}");
+            statuses.push(answer.split(' ').nth(1).unwrap().to_owned());
+        }
+        statuses
+    };
+    // On the same connection, one after the other.
+    let ((), statuses) = tokio::join!(serve, asked);
+    assert_eq!(statuses, ["500", "200"]);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let counted = r#"podid_nmi_requests_total{operation="failed",reason="internal_error"} 1"#;
+    assert!(text.contains(counted), "{text}");
 }
