@@ -1,4 +1,8 @@
-//! What tests of several crates share: waiting for something to become true. Only ever a dev-dependency.
+//! What tests of several crates share: waiting for something to become true, and running the commands of a guide. Only ever
+//! a dev-dependency, but for `xtask`, which is shipped to nobody.
+
+pub mod guide;
+pub mod shell;
 
 use std::fmt::Debug;
 use std::time::Duration;

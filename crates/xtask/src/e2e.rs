@@ -4,6 +4,7 @@
 use clap::Subcommand;
 
 mod az;
+mod guide;
 pub(crate) mod kube;
 mod sandbox;
 pub(crate) mod sdk;
@@ -11,8 +12,8 @@ pub(crate) mod sdk;
 /// A suite.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Suite {
-    /// The tutorial, line by line, with the real az and kubectl
-    Az,
+    /// The AKS tutorial (docs/guides/aks.md), line by line, with the real az and kubectl
+    Az(az::AzArgs),
     /// Real Azure SDKs, each as a pod of the sandbox: DefaultAzureCredential and a named identity, cold and warm
     Sdk(sdk::SdkArgs),
     /// podid on real nodes, installed by its chart: the tutorial, refusals, restarts, removal
@@ -25,7 +26,7 @@ impl Suite {
     /// Runs it; an error when anything in it failed.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Az => az::run(),
+            Self::Az(args) => az::run(&args),
             Self::Sdk(args) => sdk::run(&args),
             Self::Kube(args) => kube::run(&args),
             Self::KubeContract => kube::contract(),

@@ -6,6 +6,7 @@ mod install;
 mod story;
 mod workload;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -38,6 +39,43 @@ pub(crate) fn run(args: &KubeArgs) -> anyhow::Result<()> {
     })?;
     printer::line(&format!("{} steps held", steps.count.get()));
     Ok(())
+}
+
+/// Where another suite works: beside the API server of a real Kubernetes on which podid is installed, with Azure in reach.
+pub(crate) struct Inside<'a>(story::World<'a>);
+
+impl Inside<'_> {
+    /// bash in the cluster's network, with what leads az, kubectl and SDKs there in its environment.
+    pub(crate) fn bash(&self) -> anyhow::Result<Command> {
+        let mut bash = Command::new("nsenter");
+        bash.arg(format!("--net={}", self.0.cluster.network()?.display()))
+            .args(["bash", "--noprofile", "--norc"])
+            .env("KUBECONFIG", self.0.cluster.inner_kubeconfig("admin"))
+            .envs(self.0.azure.environment());
+        Ok(bash)
+    }
+
+    /// The folder of kubectl and helm.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.0.cluster.tools().bin()
+    }
+}
+
+/// Makes such a cluster for `work`, in `folder`.
+pub(crate) fn with_podid(
+    folder: &str,
+    keep: bool,
+    work: impl FnOnce(&Inside<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("real nodes need root: a kubelet makes control groups and mounts");
+    }
+    let steps = Steps::default();
+    with_cluster(folder, keep, |cluster| {
+        let world = story::World::raise(cluster, &steps)?;
+        steps.step("helm install", || world.helm("install", &[]))?;
+        work(&Inside(world))
+    })
 }
 
 /// Runs kube-emulator's contract tests against a real API server.

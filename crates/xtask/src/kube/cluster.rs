@@ -269,6 +269,12 @@ impl Cluster {
         folder.join(format!("{program}.log"))
     }
 
+    /// The network of the control plane, for `nsenter --net=`.
+    pub(crate) fn network(&self) -> anyhow::Result<PathBuf> {
+        let supervisor = self.state.running()?.supervisor.pid;
+        Ok(PathBuf::from(format!("/proc/{supervisor}/ns/net")))
+    }
+
     fn door(&self, node: Option<&str>) -> anyhow::Result<PathBuf> {
         let Some(node) = node else {
             return Ok(self.state.socket());

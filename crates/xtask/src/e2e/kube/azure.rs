@@ -90,6 +90,21 @@ impl<'a> Azure<'a> {
         Ok(azure)
     }
 
+    /// What leads az and SDKs to it.
+    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
+        let authority = self.authority.display().to_string();
+        vec![
+            ("AZURE_AUTHORITY_HOST", format!("{ENDPOINT}/")),
+            ("AZURE_RESOURCE_MANAGER_ENDPOINT", ENDPOINT.to_owned()),
+            ("SSL_CERT_FILE", authority.clone()),
+            ("REQUESTS_CA_BUNDLE", authority),
+            ("AZURE_TENANT_ID", TENANT.to_owned()),
+            ("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION.to_owned()),
+            ("AZURE_CLIENT_ID", CLIENT.to_owned()),
+            ("AZURE_CLIENT_SECRET", SECRET.to_owned()),
+        ]
+    }
+
     /// Its certificate authority.
     pub(super) fn authority(&self) -> &Path {
         &self.authority

@@ -32,46 +32,7 @@ pub(super) struct World<'a> {
 
 /// Tells it.
 pub(super) fn tell(cluster: &Cluster, steps: &Steps) -> anyhow::Result<()> {
-    let folder = cluster
-        .kubeconfig("admin")
-        .parent()
-        .context("a kubeconfig lies in a folder")?
-        .to_owned();
-    steps.step(
-        "two nodes: point-to-point without kube-proxy, bridge with nftables",
-        || {
-            for ((name, _), (cni, proxy)) in NODES
-                .into_iter()
-                .zip([(Cni::Ptp, Proxy::None), (Cni::Bridge, Proxy::Nftables)])
-            {
-                let name = name.to_owned();
-                cluster.add_node(NodePlan {
-                    name,
-                    cni,
-                    proxy,
-                    labels: BTreeMap::new(),
-                    provider_id: None,
-                })?;
-            }
-            Ok(())
-        },
-    )?;
-    let azure = steps.step(
-        "Azure in the cluster's network, its metadata service on the nodes' way",
-        || {
-            let nodes = NODES.map(|(name, address)| (name, IpAddr::from(address)));
-            Azure::start(cluster, &nodes, &folder)
-        },
-    )?;
-    let world = World {
-        cluster,
-        kubectl: Kubectl(cluster),
-        azure,
-        folder,
-    };
-    steps.step("images of agent, controller and demo on every node", || {
-        world.load_images()
-    })?;
+    let world = World::raise(cluster, steps)?;
     let before = world.routing()?;
 
     steps.step(
@@ -134,6 +95,53 @@ pub(super) fn tell(cluster: &Cluster, steps: &Steps) -> anyhow::Result<()> {
         "uninstall leaves no rule, no route, no object of ours, and every object of the user's",
         || world.uninstall(&before),
     )
+}
+
+impl<'a> World<'a> {
+    /// Two nodes, Azure, and the images that podid is installed from.
+    pub(super) fn raise(cluster: &'a Cluster, steps: &Steps) -> anyhow::Result<Self> {
+        let folder = cluster
+            .kubeconfig("admin")
+            .parent()
+            .context("a kubeconfig lies in a folder")?
+            .to_owned();
+        steps.step(
+            "two nodes: point-to-point without kube-proxy, bridge with nftables",
+            || {
+                for ((name, _), (cni, proxy)) in NODES
+                    .into_iter()
+                    .zip([(Cni::Ptp, Proxy::None), (Cni::Bridge, Proxy::Nftables)])
+                {
+                    let name = name.to_owned();
+                    cluster.add_node(NodePlan {
+                        name,
+                        cni,
+                        proxy,
+                        labels: BTreeMap::new(),
+                        provider_id: None,
+                    })?;
+                }
+                Ok(())
+            },
+        )?;
+        let azure = steps.step(
+            "Azure in the cluster's network, its metadata service on the nodes' way",
+            || {
+                let nodes = NODES.map(|(name, address)| (name, IpAddr::from(address)));
+                Azure::start(cluster, &nodes, &folder)
+            },
+        )?;
+        let world = World {
+            cluster,
+            kubectl: Kubectl(cluster),
+            azure,
+            folder,
+        };
+        steps.step("images of agent, controller and demo on every node", || {
+            world.load_images()
+        })?;
+        Ok(world)
+    }
 }
 
 impl World<'_> {
