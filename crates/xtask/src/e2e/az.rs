@@ -8,12 +8,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use crate::e2e::sandbox::Sandbox;
 use crate::e2e::sdk::{prepare, text};
 use crate::e2e::{guide, kube};
+use crate::kube::tools::Tools;
 use crate::printer;
 
 /// The release of azure-cli that is held to work; newer ones may be tried by changing this.
@@ -69,11 +70,15 @@ pub(crate) fn run(args: &AzArgs) -> anyhow::Result<()> {
 }
 
 fn in_sandbox(root: &Path, work: &Path, bin: &Path) -> anyhow::Result<guide::Done> {
+    let mut programs = vec![bin.to_owned()];
     let kubectl = Command::new("kubectl").args(["version", "--client"]).output();
-    ensure!(
-        kubectl.is_ok_and(|output| output.status.success()),
-        "kubectl is needed and could not be started; install it from https://kubernetes.io/docs/tasks/tools"
-    );
+    if !kubectl.is_ok_and(|output| output.status.success()) {
+        let built = Tools::built()?.context(
+            "kubectl is needed and could not be started; install it from https://kubernetes.io/docs/tasks/tools, or run \
+             `cargo xtask kube build`",
+        )?;
+        programs.push(built.bin());
+    }
     let folder = fresh(work, "sandbox")?;
     let sandbox = Sandbox::up(root, "e2e-az")?;
     let mut bash = Command::new("bash");
@@ -83,7 +88,7 @@ fn in_sandbox(root: &Path, work: &Path, bin: &Path) -> anyhow::Result<guide::Don
         sandbox.name()
     );
     bash.args(["-c", &settings]);
-    surround(&mut bash, &folder, &[bin.to_owned()])?;
+    surround(&mut bash, &folder, &programs)?;
     let done = guide::run(&root.join(GUIDE), bash, &folder, &[]);
     sandbox.down()?;
     done

@@ -83,7 +83,27 @@ pub(crate) struct Tools {
 impl Tools {
     /// What the control plane needs, plus kubectl and helm; built when missing, which takes about ten minutes once.
     pub(crate) fn control() -> anyhow::Result<Self> {
-        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubeall");
+        let module = module();
+        let version = kubernetes_version(&read(&module.join("go.mod"))?)?;
+        let tools = Self::planned()?;
+        if !tools.is_built() {
+            tools.build(&module, &version)?;
+        }
+        Ok(tools)
+    }
+
+    /// The same if they are built already.
+    pub(crate) fn built() -> anyhow::Result<Option<Self>> {
+        Ok(Some(Self::planned()?).filter(Self::is_built))
+    }
+
+    fn is_built(&self) -> bool {
+        self.program("helm").exists()
+    }
+
+    /// Where they are, or will be.
+    fn planned() -> anyhow::Result<Self> {
+        let module = module();
         let version = kubernetes_version(&read(&module.join("go.mod"))?)?;
         let mut hash = Sha256::new();
         for input in ["go.mod", "go.sum", "main.go"] {
@@ -93,11 +113,7 @@ impl Tools {
         let root = target_folder()?
             .join("kube")
             .join(format!("{version}-{hash:.12}"));
-        let tools = Self { root };
-        if !tools.program("helm").exists() {
-            tools.build(&module, &version)?;
-        }
-        Ok(tools)
+        Ok(Self { root })
     }
 
     /// [`Self::control`], and what a node needs.
@@ -248,6 +264,10 @@ impl Tools {
         }
         images::write(&self.program("busybox"), &self.images())
     }
+}
+
+fn module() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kubeall")
 }
 
 /// The workspace's `target`.
