@@ -6,6 +6,7 @@ use clap::Subcommand;
 mod az;
 mod guide;
 pub(crate) mod kube;
+mod mgmt;
 mod sandbox;
 pub(crate) mod sdk;
 
@@ -16,6 +17,8 @@ pub(crate) enum Suite {
     Az(az::AzArgs),
     /// Real Azure SDKs, each as a pod of the sandbox: DefaultAzureCredential and a named identity, cold and warm
     Sdk(sdk::SdkArgs),
+    /// Management SDKs of four languages against azure-emulator: identities, roles, machines, federated credentials
+    Mgmt(mgmt::MgmtArgs),
     /// podid on real nodes, installed by its chart: the tutorial, refusals, restarts, removal
     Kube(kube::KubeArgs),
     /// The contract of the embedded Kubernetes API, against a real API server
@@ -28,6 +31,7 @@ impl Suite {
         match self {
             Self::Az(args) => az::run(&args),
             Self::Sdk(args) => sdk::run(&args),
+            Self::Mgmt(args) => mgmt::run(&args),
             Self::Kube(args) => kube::run(&args),
             Self::KubeContract => kube::contract(),
         }
