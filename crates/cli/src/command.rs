@@ -15,6 +15,7 @@ use crate::edit;
 use crate::error::CliError;
 use crate::flags::{Label, Name, Selector};
 use crate::get::GetArgs;
+use crate::install::{InstallArgs, UninstallArgs};
 use crate::output::{Format, Listing};
 use crate::printer::Printer;
 
@@ -47,6 +48,10 @@ pub enum Command {
     /// Manage pods that reach the real metadata service
     #[command(subcommand)]
     Exception(ExceptionCommand),
+    /// Put podid into the cluster, as the chart does by default
+    Install(InstallArgs),
+    /// Take podid out of the cluster: first off every node, then its objects; yours stay
+    Uninstall(UninstallArgs),
 }
 
 /// What `podid exception` does.
@@ -152,12 +157,25 @@ impl Args {
         let Self { connect, command } = self;
         // Err means that a provider is there already, in a process that does more than this.
         let _already_there = rustls::crypto::ring::default_provider().install_default();
+        let mut printer = Printer::to_terminal();
+        if command.dry(&mut printer)? {
+            return Ok(());
+        }
         let client = connect.client().await?;
-        Ok(command.run(client, &mut Printer::to_terminal()).await?)
+        Ok(command.run(client, &mut printer).await?)
     }
 }
 
 impl Command {
+    /// What needs no cluster; true when that was all that was asked for.
+    fn dry(&self, printer: &mut Printer) -> Result<bool, CliError> {
+        match self {
+            Self::Install(args) => args.dry(printer),
+            Self::Uninstall(args) => args.dry(printer),
+            _ => Ok(false),
+        }
+    }
+
     /// Runs the command with this client, printing there.
     pub async fn run(self, client: Client, printer: &mut Printer) -> Result<(), CliError> {
         let api = Api::all(client.clone());
@@ -173,6 +191,8 @@ impl Command {
                 Ok(())
             }
             Self::Get(args) => args.run(client, printer).await,
+            Self::Install(args) => args.run(client, printer).await,
+            Self::Uninstall(args) => args.run(client, printer).await,
             Self::Add(args) => args.run(&api, printer).await,
             Self::List(args) => args.identities(&api, printer).await,
             Self::Delete(args) => {

@@ -66,6 +66,26 @@ pub enum CliError {
     /// The identity's name cannot be the name of a pod identity.
     #[error("the identity's name `{0}` cannot be the name of a pod identity")]
     NameNeeded(String),
+    /// Somebody else has the place that was asked for. The sentence says who, and what to remove.
+    #[error("{0}")]
+    Occupied(String),
+    /// The cluster did not do in time what was asked for.
+    #[error("{what} was not done within {secs} s{}", also(late))]
+    Unfinished {
+        /// What was awaited.
+        what: String,
+        /// How long.
+        secs: u64,
+        /// What is late, and why.
+        late: Vec<String>,
+    },
+    /// What was built into this program cannot be read.
+    #[error("the objects built into this program cannot be read")]
+    Unreadable {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The result cannot be written in the format that was asked for.
     #[error("the result cannot be written as {format}")]
     Unwritable {
@@ -75,6 +95,15 @@ pub enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// What is late, behind a sentence.
+fn also(late: &[String]) -> String {
+    if late.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", late.join("; "))
+    }
 }
 
 impl CliError {
@@ -131,8 +160,9 @@ impl CliError {
             }
             Self::NameNeeded(_) => Some("give one with --name".to_owned()),
             Self::Contended { .. } => Some("try again".to_owned()),
+            Self::Unfinished { .. } => Some("the same command goes on where this one stopped; --timeout-secs gives it longer".to_owned()),
             // The API server's own words say it all.
-            Self::Refused { .. } | Self::Unwritable { .. } => None,
+            Self::Refused { .. } | Self::Occupied(_) | Self::Unreadable { .. } | Self::Unwritable { .. } => None,
         }
     }
 }

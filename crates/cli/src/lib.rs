@@ -1,4 +1,5 @@
-//! The command line for people: shows what a cluster has of pod identity and edits its PodIdentityProfile.
+//! The command line for people: installs podid, shows what a cluster has of pod identity and edits its
+//! PodIdentityProfile.
 //! It talks to the cluster only; Azure is the controller's business.
 
 mod command;
@@ -7,6 +8,7 @@ mod edit;
 mod error;
 mod flags;
 mod get;
+mod install;
 mod output;
 pub mod printer;
 

@@ -22,6 +22,11 @@ impl Printer {
         Self::new(std::io::stdout(), std::io::stderr())
     }
 
+    /// For what nobody wants to read.
+    pub(crate) fn nowhere() -> Self {
+        Self::new(std::io::sink(), std::io::sink())
+    }
+
     /// `data` for what was asked for, `words` for everything else.
     pub fn new(data: impl Write + Send + 'static, words: impl Write + Send + 'static) -> Self {
         Self {

@@ -13,6 +13,7 @@ mod interception;
 mod listen;
 mod local_route;
 mod nftables;
+mod original;
 mod self_test;
 mod watch;
 
@@ -22,6 +23,7 @@ use std::net::SocketAddrV4;
 pub use interception::Interception;
 pub use listen::listen;
 pub use local_route::{LocalRoute, Part, State};
+pub use original::Original;
 pub use self_test::{NONCE_BYTES, SelfTest};
 pub use watch::Watch;
 
@@ -44,6 +46,15 @@ pub enum RedirectError {
         "{0} comes before the interception's own rules and can lead pods past them; remove it, or choose lower preferences"
     )]
     Taken(String),
+    /// aad-pod-identity intercepts here. Two interceptors never run beside each other.
+    #[error(
+        "aad-pod-identity already intercepts the metadata service on this node: the chain `{chain}` is in its nat table; remove \
+         its NMI first (helm uninstall aad-pod-identity, or az aks update --disable-pod-identity); where that left the chain \
+         behind: {program} -t nat -D PREROUTING -j {chain}; {program} -t nat -F {chain}; {program} -t nat -X {chain}",
+        chain = original::CHAIN,
+        program = .0.program()
+    )]
+    Original(Original),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", listen_hint(source, *address))]
     Listen {
@@ -89,6 +100,7 @@ impl RedirectError {
         match self {
             Self::Kernel { .. } => "redirect_kernel",
             Self::Taken(_) => "redirect_taken",
+            Self::Original(_) => "redirect_original",
             Self::Listen { .. } => "redirect_listen",
             Self::Unproven(_) => "redirect_unproven",
             Self::NoAnswer(_) => "redirect_no_answer",

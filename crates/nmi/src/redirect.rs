@@ -4,13 +4,13 @@
 //!
 //! install ─▶ self-test ─▶ ready ─▶ (change | timer) ─▶ check ─┬─ intact ─▶ ready
 //!                                                             ├─ missing ─▶ install, counted ─▶ self-test ─▶ ready
-//!                                                             └─ taken by others ─▶ not ready
+//!                                                             └─ taken by others, or aad-pod-identity is there ─▶ not ready
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podid_kernel::redirect::{Interception, RedirectError, SelfTest, Watch};
+use podid_kernel::redirect::{Interception, Original, RedirectError, SelfTest, Watch};
 use podid_rt::readiness::Guard;
 use podid_rt::stop::Stop;
 use tokio::io::AsyncWriteExt as _;
@@ -34,6 +34,7 @@ pub(crate) struct Intercepted {
 /// Puts the first way in place that works and gives the socket that it leads to. The last one is taken as it is: when
 /// it does not work either, the way is closed, and the agent says what is wrong until it is mended.
 pub(crate) async fn intercept(ways: &[Interception]) -> Result<(TcpListener, Intercepted), RedirectError> {
+    refuse_beside_the_original()?;
     let mut early = Vec::new();
     let (last, others) = ways.split_last().expect("there is at least one way");
     for way in others {
@@ -65,6 +66,19 @@ pub(crate) async fn intercept(ways: &[Interception]) -> Result<(TcpListener, Int
             early,
         },
     ))
+}
+
+/// Two interceptors never run beside each other: aad-pod-identity's would get the pods' packets, and take its rules away
+/// when it stops, with pods on the way.
+fn refuse_beside_the_original() -> Result<(), RedirectError> {
+    match Original::find() {
+        Ok(None) => Ok(()),
+        Ok(Some(found)) => Err(RedirectError::Original(found)),
+        Err(source) => Err(RedirectError::Kernel {
+            what: "look for aad-pod-identity's chain in the nat table".to_owned(),
+            source,
+        }),
+    }
 }
 
 fn open(way: Interception) -> Result<TcpListener, RedirectError> {
@@ -151,6 +165,7 @@ impl Redirect {
         // Netlink answers within the call and the test waits for this very process: neither may hold up the runtime.
         let looked = tokio::task::spawn_blocking(move || {
             let missing = way.install()?;
+            refuse_beside_the_original()?;
             if test || !missing.is_empty() {
                 self_test.run()?;
             }

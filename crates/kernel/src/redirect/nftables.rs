@@ -132,13 +132,13 @@ fn incoming_to(address: Ipv4Addr, port: u16) -> Expressions {
 }
 
 /// A socket to nf_tables in the calling thread's network namespace.
-struct Nfnetlink {
+pub(super) struct Nfnetlink {
     socket: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl Nfnetlink {
-    fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -189,6 +189,25 @@ impl Nfnetlink {
                     Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                     None if answer.done => return Ok(rules),
                     None => rules.extend(answer.rule(table)),
+                }
+            }
+        }
+    }
+
+    /// Whether a table of family ip has a chain.
+    pub(super) fn has_chain(&mut self, table: &str, chain: &str) -> io::Result<bool> {
+        send(
+            self.socket.as_raw_fd(),
+            &Message::get_chain(table, chain).encode(1),
+            MsgFlags::empty(),
+        )?;
+        loop {
+            for answer in self.receive()? {
+                match answer.error {
+                    // It comes before the acknowledgement.
+                    None => return Ok(true),
+                    Some(errno) if errno == Errno::ENOENT as i32 => return Ok(false),
+                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                 }
             }
         }

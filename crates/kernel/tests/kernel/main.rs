@@ -12,6 +12,7 @@ mod attestation;
 mod handmade;
 mod interception;
 mod namespaces;
+mod original;
 mod somebody;
 mod topology;
 mod ways;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         trials.extend(namespaces::trials());
         trials.extend(interception::trials());
         trials.extend(ways::trials());
+        trials.extend(original::trials());
         trials.extend(attestation::trials());
         let mut arguments = Arguments::from_args();
         // Most of them wait for nothing to come, which takes no processor.

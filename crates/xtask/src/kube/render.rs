@@ -1,5 +1,5 @@
-//! One source for all ways to install: the chart. Its CRDs are copies of `deploy/crds`; `deploy/kustomize/base` is what
-//! the real helm renders from it by default.
+//! One source for all ways to install: the chart. Its CRDs are copies of `deploy/crds`; `deploy/kustomize` is what the
+//! real helm renders from it by default, and is built into `podid install`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,17 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use sha2::{Digest as _, Sha256};
+
 use super::tools::Tools;
 
 /// The namespace of the rendered objects.
 const NAMESPACE: &str = "podid-system";
+const CHART: &str = "deploy/helm/podid";
+/// All objects, by default.
+const BASE: &str = "deploy/kustomize/base/podid.yaml";
+/// The agents' DaemonSet with `uninstall=true`: it takes the interception off the nodes.
+const AGENT: &str = "deploy/kustomize/uninstall/agent.yaml";
 
 /// Writes the files, or says which are stale.
 fn write(files: Vec<(PathBuf, String)>, check: bool) -> anyhow::Result<()> {
@@ -38,21 +45,79 @@ fn write(files: Vec<(PathBuf, String)>, check: bool) -> anyhow::Result<()> {
 pub(super) fn run(tools: &Tools, check: bool) -> anyhow::Result<()> {
     let root = crate::root()?;
     write(crds(&root)?, check)?;
-    let rendered = helm(tools, &root)?;
-    let text = format!(
-        "# Rendered by `cargo xtask kube render` from deploy/helm/podid. Do not edit.\napiVersion: v1\nkind: Namespace\n\
-         metadata:\n  name: {NAMESPACE}\n  labels:\n    pod-security.kubernetes.io/enforce: privileged\n{rendered}"
+    let header = header(&root)?;
+    let base = format!(
+        "{header}apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    app.kubernetes.io/name: podid\n    \
+         pod-security.kubernetes.io/enforce: privileged\n{}",
+        helm(tools, &root, &[])?
     );
-    write(vec![(root.join("deploy/kustomize/base/podid.yaml"), text)], check)
+    let agent = helm(
+        tools,
+        &root,
+        &["--set=uninstall=true", "--show-only=templates/nmi/daemonset.yaml"],
+    )?;
+    let files = vec![
+        (root.join(BASE), base),
+        (root.join(AGENT), format!("{header}{agent}")),
+    ];
+    write(files, check)
 }
 
-fn helm(tools: &Tools, root: &Path) -> anyhow::Result<String> {
-    let chart = root.join("deploy/helm/podid");
-    super::tools::run(
+/// What the chart renders, without what only means something to helm: its labels and hooks.
+fn helm(tools: &Tools, root: &Path, more: &[&str]) -> anyhow::Result<String> {
+    let rendered = super::tools::run(
         Command::new(tools.program("helm"))
-            .args(["template", "podid", "--namespace", NAMESPACE])
-            .arg(chart),
-    )
+            .args(["template", "podid", "--namespace", NAMESPACE, "--no-hooks"])
+            .args(more)
+            .arg(root.join(CHART)),
+    )?;
+    let kept: Vec<&str> = rendered.lines().filter(|line| !helms(line)).collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut text = String::new();
+    for (at, line) in kept.iter().enumerate() {
+        let deeper = kept.get(at + 1).is_some_and(|next| indent(next) > indent(line));
+        // Nothing but helm's was in it.
+        if line.trim() != "annotations:" || deeper {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// Whether a line is a label or annotation of helm's.
+fn helms(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("helm.sh/") || line == "app.kubernetes.io/managed-by: Helm"
+}
+
+/// The first lines of what is rendered: of which chart. With them a checkout is known to be stale without helm.
+fn header(root: &Path) -> anyhow::Result<String> {
+    let mut files = vec![];
+    list(&root.join(CHART), &mut files)?;
+    files.sort();
+    let mut hash = Sha256::new();
+    for path in files {
+        hash.update(path.strip_prefix(root)?.as_os_str().as_encoded_bytes());
+        hash.update(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+    }
+    Ok(format!(
+        "# Rendered by `cargo xtask kube render` from {CHART}. Do not edit.\n# SHA-256 of the chart: {:x}\n",
+        hash.finalize()
+    ))
+}
+
+/// All files below a folder.
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// The chart's copies of the CRDs.
@@ -76,5 +141,15 @@ mod tests {
     #[test]
     fn the_chart_has_the_crds_as_they_are() {
         write(crds(&crate::root().unwrap()).unwrap(), true).unwrap();
+    }
+
+    #[test]
+    fn what_was_rendered_is_of_this_chart() {
+        let root = crate::root().unwrap();
+        let header = header(&root).unwrap();
+        for path in [BASE, AGENT] {
+            let text = fs::read_to_string(root.join(path)).unwrap();
+            assert!(text.starts_with(&header), "{path}: run `cargo xtask kube render`");
+        }
     }
 }

@@ -29,21 +29,26 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- printf "%s/%s:%s" $top.Values.image.repository $one.image (coalesce $one.tag $top.Values.image.tag $top.Chart.AppVersion) -}}
 {{- end -}}
 
-{{- /* Two interceptors never run beside each other. Empty where the cluster cannot be asked (helm template). */ -}}
+{{- /* Two interceptors never run beside each other. Empty where the cluster cannot be asked (helm template). The sentences
+are those of `podid install`. */ -}}
 {{- define "podid.refuseOther" -}}
+{{- $own := printf "%s/%s-nmi" .Release.Namespace (include "podid.fullname" .) -}}
 {{- range (lookup "apps/v1" "DaemonSet" "" "").items -}}
-{{- $set := . -}}
+{{- $name := printf "%s/%s" .metadata.namespace .metadata.name -}}
 {{- range .spec.template.spec.containers -}}
-{{- if regexMatch "aad-pod-identity/nmi[:@]" .image -}}
-{{- fail (printf "aad-pod-identity already intercepts the metadata service here: its NMI is DaemonSet %s/%s; remove it first (helm uninstall aad-pod-identity, or az aks update --disable-pod-identity), then install podid" $set.metadata.namespace $set.metadata.name) -}}
+{{- if regexMatch "aad-pod-identity/nmi([:@]|$)" .image -}}
+{{- fail (printf "aad-pod-identity already intercepts the metadata service here: its NMI is DaemonSet %s; remove it first (helm uninstall aad-pod-identity, or az aks update --disable-pod-identity), then install podid" $name) -}}
+{{- end -}}
+{{- if and (ne $name $own) (regexMatch "/podid-nmi([:@]|$)" .image) -}}
+{{- fail (printf "podid already intercepts the metadata service here: its agent is DaemonSet %s; upgrade that one, or uninstall it first" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range (lookup "apps/v1" "Deployment" "" "").items -}}
-{{- $set := . -}}
+{{- $name := printf "%s/%s" .metadata.namespace .metadata.name -}}
 {{- range .spec.template.spec.containers -}}
-{{- if regexMatch "aad-pod-identity/mic[:@]" .image -}}
-{{- fail (printf "aad-pod-identity already assigns identities here: its MIC is Deployment %s/%s; remove it first (helm uninstall aad-pod-identity), then install podid" $set.metadata.namespace $set.metadata.name) -}}
+{{- if regexMatch "aad-pod-identity/mic([:@]|$)" .image -}}
+{{- fail (printf "aad-pod-identity already assigns identities here: its MIC is Deployment %s; remove it first (helm uninstall aad-pod-identity), then install podid" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

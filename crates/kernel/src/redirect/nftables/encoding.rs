@@ -12,6 +12,7 @@ const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 
@@ -261,6 +262,13 @@ impl Message {
 
     pub(super) fn get_rules(table: &str) -> Self {
         Self::new(GET_RULE, NLM_F_DUMP, |message| message.text(TABLE, table))
+    }
+
+    pub(super) fn get_chain(table: &str, name: &str) -> Self {
+        Self::new(GET_CHAIN, NLM_F_ACK, |message| {
+            message.text(TABLE, table);
+            message.text(CHAIN_NAME, name);
+        })
     }
 
     pub(super) fn encode(&self, sequence: u32) -> Vec<u8> {

@@ -172,15 +172,6 @@ impl World<'_> {
             ) },
         });
         self.kubectl.create(&mine)?;
-        self.helm("upgrade", &["uninstall=true", "netRaw.policy=none"])?;
-        self.kubectl.run(&[
-            "-n",
-            SYSTEM,
-            "rollout",
-            "status",
-            "daemonset/podid-nmi",
-            "--timeout=60s",
-        ])?;
         run(self
             .helm_command()
             .args(["uninstall", "podid", "--wait", "--timeout=60s"]))?;
