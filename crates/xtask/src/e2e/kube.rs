@@ -4,6 +4,7 @@
 mod azure;
 mod install;
 mod story;
+mod ways;
 mod workload;
 
 use std::path::PathBuf;

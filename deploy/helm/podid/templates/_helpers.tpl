@@ -3,6 +3,12 @@
 {{- end -}}
 
 {{- define "podid.fullname" -}}
+{{- /* With --reuse-values an upgrade has the old chart's defaults, and none for what is new. */ -}}
+{{- range $key := list "cleanup" -}}
+{{- if not (hasKey $.Values $key) -}}
+{{- fail (printf "the values are those of another version of this chart (`%s` is missing): upgrade with --reset-then-reuse-values in place of --reuse-values" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- default (include "podid.name" .) .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 

@@ -43,7 +43,11 @@ pub(super) fn tell(cluster: &Cluster, steps: &Steps) -> anyhow::Result<()> {
         "without podid a pod does reach the metadata service, and it is seen",
         || world.control(),
     )?;
-    steps.step("helm install", || world.helm("install", &[]))?;
+    super::ways::tell(&world, steps, &before)?;
+    steps.step(
+        "helm install of the chart before, helm upgrade: no object of the user's is lost",
+        || world.upgraded(),
+    )?;
     steps.step("the agents may read their watches and nothing else", || {
         world.rights()
     })?;
