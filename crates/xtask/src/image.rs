@@ -132,6 +132,8 @@ pub(crate) fn contents(programs: &Programs, image: Image) -> anyhow::Result<(Ima
             label("title", image.title),
             label("version", env!("CARGO_PKG_VERSION")),
             label("licenses", "Apache-2.0"),
+            label("vendor", "podid"),
+            label("base.name", "scratch"),
             ("dev.podid.sbom".to_owned(), SBOM_INSIDE.to_owned()),
         ]),
     };
@@ -183,6 +185,54 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The lines of the Dockerfile's last stage that begin with an instruction, without it.
+    fn last_stage(dockerfile: &str, instruction: &str) -> Vec<String> {
+        let stage = dockerfile.rsplit("\nFROM ").next().unwrap();
+        let lines = stage.lines().filter_map(|line| line.strip_prefix(instruction));
+        lines.map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_dockerfile_makes_the_same_image() {
+        let root = crate::root().unwrap();
+        let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
+        let mut files: Vec<String> = last_stage(&dockerfile, "COPY ")
+            .iter()
+            .map(|copy| copy.rsplit(' ').next().unwrap().to_owned())
+            .collect();
+        files.sort();
+        // No list of what went in: that is the builder's to add (`docker build --sbom=true`).
+        assert_eq!(files, [AUTHORITIES_INSIDE, "/program", "/tmp"]);
+        assert_eq!(
+            last_stage(&dockerfile, "ENV "),
+            [format!("SSL_CERT_FILE={AUTHORITIES_INSIDE}")]
+        );
+        assert_eq!(last_stage(&dockerfile, "USER "), [NOBODY]);
+        let labels = last_stage(&dockerfile, "LABEL ").join(" ");
+        assert!(
+            labels.contains("org.opencontainers.image.licenses=Apache-2.0"),
+            "{labels}"
+        );
+        let packages: Vec<&str> = IMAGES.iter().map(|image| image.name).collect();
+        let named = dockerfile
+            .lines()
+            .find(|line| line.starts_with("# PACKAGE is"))
+            .unwrap();
+        assert!(packages.iter().all(|package| named.contains(package)), "{named}");
+    }
+
+    #[test]
+    fn the_dockerfile_takes_the_toolchain_that_the_workspace_pins() {
+        let root = crate::root().unwrap();
+        let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
+        let pinned = fs::read_to_string(root.join("rust-toolchain.toml")).unwrap();
+        let version = pinned.split('"').nth(1).unwrap();
+        assert!(
+            dockerfile.contains(&format!("FROM rust:{version}-alpine ")),
+            "{version}"
+        );
+    }
 
     #[test]
     fn an_unknown_image_is_named_beside_the_known() {

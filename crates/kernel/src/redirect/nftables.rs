@@ -202,13 +202,13 @@ impl Nfnetlink {
             MsgFlags::empty(),
         )?;
         loop {
-            for answer in self.receive()? {
-                match answer.error {
-                    // It comes before the acknowledgement.
-                    None => return Ok(true),
-                    Some(errno) if errno == Errno::ENOENT as i32 => return Ok(false),
-                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                }
+            // The chain comes before the acknowledgement.
+            if let Some(answer) = self.receive()?.into_iter().next() {
+                return match answer.error {
+                    None => Ok(true),
+                    Some(errno) if errno == Errno::ENOENT as i32 => Ok(false),
+                    Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                };
             }
         }
     }

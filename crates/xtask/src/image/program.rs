@@ -40,7 +40,7 @@ impl Programs {
             .env(format!("CARGO_PROFILE_{key}_STRIP"), "symbols")
             .env("CARGO_ENCODED_RUSTFLAGS", remapped(&root))
             .env("CARGO_TERM_COLOR", "never");
-        for (name, value) in c_compiler(target) {
+        for (name, value) in toolchain(target, in_path)? {
             if std::env::var_os(&name).is_none() {
                 cargo.env(name, value);
             }
@@ -118,16 +118,41 @@ fn remapped(root: &Path) -> String {
     flags.join("\u{1f}")
 }
 
-/// The C compiler for a musl target, where none is set: `musl-gcc` if there is one, else the machine's, which is enough
-/// for the little C that ring has.
-fn c_compiler(target: &str) -> Vec<(String, String)> {
-    let here = target.starts_with(std::env::consts::ARCH);
-    if !here || !target.ends_with("-musl") {
-        return Vec::new();
+/// What compiles the little C that ring has and links, as cargo and cc-rs are told.
+fn toolchain(target: &str, found: impl Fn(&str) -> bool) -> anyhow::Result<Vec<(String, String)>> {
+    let name = target.replace('-', "_");
+    let architecture = target.split('-').next().unwrap_or_default();
+    if architecture == std::env::consts::ARCH {
+        if !target.ends_with("-musl") {
+            return Ok(Vec::new());
+        }
+        // The machine's own is enough for that C; the linker is rustc's choice.
+        let compiler = if found("musl-gcc") { "musl-gcc" } else { "cc" };
+        return Ok(vec![(format!("CC_{name}"), compiler.to_owned())]);
     }
-    let musl = Command::new("musl-gcc").arg("--version").output().is_ok();
-    let compiler = if musl { "musl-gcc" } else { "cc" };
-    vec![(format!("CC_{}", target.replace('-', "_")), compiler.to_owned())]
+    let candidates = [
+        format!("{architecture}-linux-musl-gcc"),
+        format!("{architecture}-linux-gnu-gcc"),
+    ];
+    let Some(compiler) = candidates.iter().find(|name| found(name)) else {
+        bail!(
+            "images for {target} need a C compiler for it, one of {}; on Debian: apt-get install gcc-{}-linux-gnu",
+            candidates.join(", "),
+            architecture.replace('_', "-")
+        );
+    };
+    Ok(vec![
+        (format!("CC_{name}"), compiler.clone()),
+        (
+            format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()),
+            compiler.clone(),
+        ),
+    ])
+}
+
+/// Whether a program is in the PATH.
+fn in_path(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 fn installed(target: &str) -> bool {
@@ -143,6 +168,20 @@ fn installed(target: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_foreign_target_is_compiled_and_linked_by_its_own_compiler_or_says_which_is_missing() {
+        let target = "riscv64gc-unknown-linux-musl";
+        let refused = toolchain(target, |_| false).unwrap_err().to_string();
+        assert!(refused.contains("riscv64gc-linux-gnu-gcc"), "{refused}");
+        let found = toolchain(target, |name| name.ends_with("-gnu-gcc")).unwrap();
+        let gcc = "riscv64gc-linux-gnu-gcc".to_owned();
+        let expected = [
+            ("CC_riscv64gc_unknown_linux_musl".to_owned(), gcc.clone()),
+            ("CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_MUSL_LINKER".to_owned(), gcc),
+        ];
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn architectures_are_named_as_oci_does() {

@@ -137,7 +137,10 @@ impl Ways<'_> {
             kubectl.create(definition)?;
             let name = format!(
                 "crd/{}",
-                definition["metadata"]["name"].as_str().unwrap_or_default()
+                definition
+                    .pointer("/metadata/name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
             );
             kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", &name])?;
         }
