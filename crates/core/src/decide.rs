@@ -29,6 +29,11 @@ pub enum Caller<'a> {
         /// The connection's source address.
         address: IpAddr,
     },
+    /// The pod of this uid, named by a node agent that may ask for it. It needs no address yet.
+    Vouched {
+        /// The pod's uid.
+        uid: &'a str,
+    },
 }
 
 /// What is asked for.
@@ -49,6 +54,9 @@ pub struct Policy {
     pub ambiguous: Ambiguous,
     /// When an exception matches.
     pub exception_match: ExceptionMatch,
+    /// Tokens of the node itself. Never open: [`Access::Open`] means [`Access::Excepted`]; with [`Access::Blocked`] pods with
+    /// an exception need a binding like all others.
+    pub token: Access,
     /// `/metadata/instance`.
     pub instance: Access,
     /// `/metadata/attested`.
@@ -107,6 +115,7 @@ impl Default for Policy {
             mode: Mode::Managed,
             ambiguous: Ambiguous::First,
             exception_match: ExceptionMatch::All,
+            token: Access::Excepted,
             instance: Access::Open,
             attested: Access::Excepted,
             scheduled_events: Access::Excepted,
@@ -122,6 +131,8 @@ impl Policy {
             PathGroup::Instance => self.instance,
             PathGroup::Attested => self.attested,
             PathGroup::ScheduledEvents => self.scheduled_events,
+            // Never open: nothing below `/metadata/identity` is passed on for a pod without an exception.
+            PathGroup::Identity if self.token == Access::Blocked => Access::Blocked,
             PathGroup::Identity => Access::Excepted,
             PathGroup::Other => self.other,
         }
@@ -202,17 +213,19 @@ pub fn identify<'w>(world: &'w World, caller: Caller<'_>) -> Result<&'w Arc<Pod>
             looked_for: String::new(),
         })
     };
-    let (address, uid) = match caller {
-        Caller::Address(address) => (address, None),
-        Caller::Proven { uid, address } => (address, Some(uid)),
+    let alive = |uid: &str| match world.pod(uid) {
+        None => refuse(Reason::PodGone, None),
+        Some(pod) if pod.phase == Phase::Finished => refuse(Reason::PodFinished, Some(pod)),
+        Some(pod) => Ok(pod),
     };
-    if let Some(uid) = uid {
-        match world.pod(uid) {
-            None => return refuse(Reason::PodGone, None),
-            Some(pod) if pod.phase == Phase::Finished => return refuse(Reason::PodFinished, Some(pod)),
-            Some(_) => {}
+    let (address, uid) = match caller {
+        Caller::Vouched { uid } => return alive(uid),
+        Caller::Address(address) => (address, None),
+        Caller::Proven { uid, address } => {
+            alive(uid)?;
+            (address, Some(uid))
         }
-    }
+    };
     match (world.at(address), uid) {
         (Lookup::Pod(pod), None) => Ok(pod),
         (Lookup::Pod(pod), Some(uid)) if *pod.id.uid == *uid => Ok(pod),
@@ -246,7 +259,7 @@ pub fn decide<'w>(
             }
             Access::Blocked => {
                 steps.step("path", format_args!("{group:?} is closed to everybody"));
-                return Decision::Refuse(Refusal::new(Reason::PathClosed));
+                return Decision::Refuse(Refusal::new(Reason::PathBlocked));
             }
             Access::Excepted => {}
         }
@@ -260,14 +273,29 @@ pub fn decide<'w>(
     };
     steps.step("pod", format_args!("{} (uid {})", pod.id.object, pod.id.uid));
     let view = world.namespace(pod.namespace());
-    if let Some(exception) = view.and_then(|view| excepted(view, policy, pod)) {
-        steps.step("exception", format_args!("{} matches", exception.object));
-        return Decision::PassThrough {
-            pod: Some(pod),
-            exception: Some(exception),
-        };
+    let exception = match caller {
+        // The metadata service is asked by the pod itself or not at all.
+        // Source: aad-pod-identity v1.8.17, `pkg/nmi/server`: no exceptions at `/host/token`.
+        Caller::Vouched { .. } => None,
+        Caller::Address(_) | Caller::Proven { .. } => view.and_then(|view| excepted(view, policy, pod)),
+    };
+    match (exception, question) {
+        (Some(exception), Question::Token(_)) if policy.token == Access::Blocked => steps.step(
+            "exception",
+            format_args!(
+                "{} matches, but tokens of the node are for nobody",
+                exception.object
+            ),
+        ),
+        (Some(exception), _) => {
+            steps.step("exception", format_args!("{} matches", exception.object));
+            return Decision::PassThrough {
+                pod: Some(pod),
+                exception: Some(exception),
+            };
+        }
+        (None, _) => steps.step("exception", format_args!("none matches")),
     }
-    steps.step("exception", format_args!("none matches"));
     let request = match question {
         Question::Token(request) => request,
         Question::Path(_) => {

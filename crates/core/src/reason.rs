@@ -47,10 +47,18 @@ pub enum Reason {
     PodFinished,
     /// The pod uses the node's network and cannot be told from it.
     HostNetwork,
+    /// The caller of `/host/token` is not proven to be an allowed node agent.
+    HostCallerRefused,
+    /// A request for `/host/token` does not name a pod.
+    HostHeadersMissing,
+    /// A request for `/host/token` names a pod that is not there.
+    NamedPodNotFound,
 
     // What it may have.
     /// The path is closed to pods without an exception.
     PathClosed,
+    /// The path is closed to all pods.
+    PathBlocked,
     /// The pod has no label `aadpodidbinding`.
     NoBindingLabel,
     /// No binding of the pod's namespace has its selector.
@@ -216,10 +224,34 @@ const TABLE: &[Row] = &[
         "run it without hostNetwork, or use workload identity there",
     ),
     row(
+        Reason::HostCallerRefused,
+        "host_caller_refused",
+        "This connection is not proven to be of a node agent that may ask for other pods' tokens",
+        "run the caller in an allowed namespace and service account (--host-token-callers of the agent), with processes that the agent sees in /proc",
+    ),
+    row(
+        Reason::HostHeadersMissing,
+        "host_headers_missing",
+        "The headers podns and podname are needed here",
+        "name the pod for which a token is asked",
+    ),
+    row(
+        Reason::NamedPodNotFound,
+        "named_pod_not_found",
+        "No running pod of this node has this name",
+        "ask on the node on which the pod runs",
+    ),
+    row(
         Reason::PathClosed,
         "path_closed",
         "This path is closed to pods",
         "an AzurePodIdentityException that matches the pod opens it",
+    ),
+    row(
+        Reason::PathBlocked,
+        "path_blocked",
+        "This path is closed to all pods of this node",
+        "who runs the agent opens it (--path-policy, --block-instance-metadata)",
     ),
     row(
         Reason::NoBindingLabel,
@@ -313,7 +345,7 @@ impl Reason {
     /// Whether waiting for a watch event may help.
     pub fn waits(self) -> Waits {
         match self {
-            Self::PodNotFound | Self::AddressAmbiguous => Waits::ForPod,
+            Self::PodNotFound | Self::AddressAmbiguous | Self::NamedPodNotFound => Waits::ForPod,
             Self::NoBinding | Self::IdentityMissing | Self::IdentityNotBound | Self::IdentityNotAssigned => {
                 Waits::ForNamespace
             }

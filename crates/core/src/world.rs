@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ask::Selector;
-use crate::identity::{Exception, Identity};
+use crate::identity::{Exception, Identity, ObjectName};
 use crate::ids::Guid;
-use crate::pod::Pod;
+use crate::pod::{Phase, Pod};
 
 /// A snapshot. Cloning it copies two pointers.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +92,18 @@ impl World {
     /// The pod with this uid, while it exists.
     pub fn pod(&self, uid: &str) -> Option<&Arc<Pod>> {
         self.pods.by_uid.get(uid)
+    }
+
+    /// The pod of this name that has not ended. Names are unique among living pods, but an old one's deletion may come late;
+    /// then neither is given. Looks at every pod of the node.
+    pub fn pod_named(&self, object: &ObjectName) -> Option<&Arc<Pod>> {
+        let mut named = self
+            .pods()
+            .filter(|pod| pod.id.object == *object && pod.phase == Phase::Active);
+        match (named.next(), named.next()) {
+            (Some(pod), None) => Some(pod),
+            _ => None,
+        }
     }
 
     /// All pods, in no order.

@@ -9,6 +9,9 @@
 //!                         └── one exact sock_diag request, some µs ─▶ Confirmed | AttestError
 //! ```
 //!
+//! Pods on the node's network share the node's namespace. For them the socket is looked for among the open files of the pods'
+//! processes ([`Attestor::holder`]), which is slower, and only done where somebody needs it.
+//!
 //! A cached socket keeps a namespace alive: [`Attestor::forget`] or [`Attestor::retain`] when pods go.
 
 mod places;
@@ -47,6 +50,11 @@ pub enum AttestError {
     /// A pod uid with characters that no uid has.
     #[error("`{0}` is not a pod uid")]
     BadUid(String),
+    /// No process of the pods in question holds the connection's socket.
+    #[error(
+        "no process of an allowed pod holds the connection from {0} (the agent needs hostPID, CAP_SYS_PTRACE, and CAP_DAC_READ_SEARCH for processes of other users)"
+    )]
+    NotHeld(SocketAddr),
     /// The namespace cannot be entered.
     #[error("the pod's network namespace cannot be entered (CAP_SYS_ADMIN and CAP_SYS_PTRACE are needed)")]
     Namespace(#[from] NamespaceError),
@@ -63,6 +71,7 @@ impl AttestError {
             Self::HostNetwork => "attest_host_network",
             Self::NotFound(_) => "attest_not_found",
             Self::BadUid(_) => "attest_bad_uid",
+            Self::NotHeld(_) => "attest_not_held",
             Self::Namespace(_) => "attest_namespace",
             Self::Kernel(_) => "attest_kernel",
         }
@@ -74,6 +83,7 @@ impl AttestError {
 pub struct Attestor {
     places: Places,
     node: NamespaceId,
+    node_sockets: PodSockets,
     pods: Mutex<HashMap<String, Arc<Known>>>,
 }
 
@@ -92,6 +102,7 @@ impl Attestor {
         Ok(Self {
             places,
             node,
+            node_sockets: PodSockets::here()?,
             pods: Mutex::default(),
         })
     }
@@ -134,6 +145,34 @@ impl Attestor {
             self.pods.lock().insert(uid.to_owned(), known);
         }
         outcome
+    }
+
+    /// Which of the pods `among`, which use the node's network, opened the connection from `peer` to `local`: the one of whose
+    /// processes one holds its socket. Some milliseconds, not blocking the runtime; nothing is kept.
+    pub async fn holder(
+        self: &Arc<Self>,
+        among: Vec<String>,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<String, AttestError> {
+        let attestor = Arc::clone(self);
+        let found = tokio::task::spawn_blocking(move || {
+            let socket = attestor.node_sockets.confirm(peer, local)?;
+            let holder = attestor.places.holder(socket.inode, &among);
+            // Still the same socket, and so the same connection, as when we began to look.
+            let still = attestor.node_sockets.confirm(peer, local)?;
+            holder
+                .filter(|_| still.inode == socket.inode)
+                .ok_or(AttestError::NotHeld(peer))
+        });
+        match found.await {
+            Ok(found) => found,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Err(AttestError::NotHeld(peer)),
+            },
+        }
     }
 
     fn find(&self, uid: &str) -> Result<Known, AttestError> {

@@ -84,6 +84,22 @@ pub(crate) fn several(bodies: &[TokenBody<'_>]) -> Answer {
     json(StatusCode::OK, bodies, bodies.iter().map(TokenBody::room).sum())
 }
 
+/// What node agents read. Source: aad-pod-identity v1.8.17, `pkg/nmi`.
+#[derive(Serialize)]
+struct HostBody<'a> {
+    token: &'a TokenBody<'a>,
+    clientid: Option<Id>,
+}
+
+/// 200 with a token of another pod's identity, and its client id.
+pub(crate) fn to_host(token: &TokenBody<'_>, client_id: Option<Guid>) -> Answer {
+    let body = HostBody {
+        token,
+        clientid: client_id.map(Id),
+    };
+    json(StatusCode::OK, &body, token.room() + 80)
+}
+
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: &'a str,
@@ -129,7 +145,7 @@ impl Refusal {
     pub(crate) fn because(reason: Reason, looked_for: String) -> Self {
         let status = match reason {
             Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Reason::PathNotFound | Reason::PathClosed => StatusCode::NOT_FOUND,
+            Reason::PathNotFound | Reason::PathClosed | Reason::PathBlocked => StatusCode::NOT_FOUND,
             Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Reason::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,

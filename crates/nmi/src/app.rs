@@ -37,6 +37,7 @@ use crate::caller::{Callers, Connection};
 use crate::events::Events;
 use crate::forward::Forward;
 use crate::handler::Handler;
+use crate::hosts::HostTokens;
 use crate::log::Refusals;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
@@ -80,6 +81,8 @@ pub struct AppConfig {
     pub rate: RateLimit,
     /// How many connections there may be.
     pub limits: Limits,
+    /// Tokens of other pods for node agents, where they are wanted.
+    pub host_tokens: Option<HostTokens>,
     /// How refusals are written.
     pub errors: Errors,
     /// Whether refusals are told as Events on pods.
@@ -106,6 +109,7 @@ pub enum Entrance {
 pub struct App {
     config: AppConfig,
     listener: TcpListener,
+    hosts: Option<TcpListener>,
     way: Option<Intercepted>,
     probes: TcpListener,
     scrapes: Option<TcpListener>,
@@ -147,6 +151,15 @@ impl App {
             Some(address) => second_metrics(address).await,
             None => None,
         };
+        let hosts = match &config.host_tokens {
+            None => None,
+            Some(HostTokens { listen, .. }) => {
+                let listener = TcpListener::bind(listen)
+                    .await
+                    .with_context(|| format!("listen for node agents on {listen} (--host-token-listen)"))?;
+                Some(listener)
+            }
+        };
         let attestor = match config.attestation {
             Attestation::Off => None,
             Attestation::Enforce | Attestation::Audit => {
@@ -170,6 +183,7 @@ impl App {
         Ok(Self {
             config,
             listener,
+            hosts,
             way,
             probes,
             scrapes,
@@ -188,6 +202,11 @@ impl App {
         self.address
     }
 
+    /// Where node agents on the node's network ask for other pods' tokens, if they may.
+    pub fn host_address(&self) -> Option<SocketAddr> {
+        self.hosts.as_ref().and_then(|hosts| hosts.local_addr().ok())
+    }
+
     /// Where probes and metrics are served.
     pub fn probe_address(&self) -> SocketAddr {
         self.probe_address
@@ -203,6 +222,7 @@ impl App {
         let Self {
             config,
             listener,
+            hosts,
             way,
             probes,
             scrapes,
@@ -230,6 +250,7 @@ impl App {
             wait,
             rate,
             limits,
+            host_tokens,
             errors,
             pod_events,
             clock,
@@ -303,7 +324,13 @@ impl App {
         let handler = Arc::new(Handler {
             world: world.clone(),
             policy,
-            callers: Callers::new(attestation, attestor, Rates::new(rate), Arc::clone(&metrics)),
+            callers: Callers::new(
+                attestation,
+                attestor,
+                host_tokens.map(|hosts| hosts.callers).unwrap_or_default(),
+                Rates::new(rate),
+                Arc::clone(&metrics),
+            ),
             broker: Arc::clone(&broker),
             sources: Sources { msi: msi_source },
             forward,
@@ -335,19 +362,35 @@ impl App {
             handler: Arc::clone(&handler),
             stop: accepting.clone(),
         };
+        let hosts = hosts.map(|listener| Server {
+            listener,
+            limits,
+            handler: Arc::clone(&handler),
+            metrics: Arc::clone(&metrics),
+            intercepted: None,
+            host: true,
+            early: Vec::new(),
+        });
         let server = Server {
             listener,
             limits,
             handler,
             metrics,
             intercepted,
+            host: false,
             early,
         };
         tasks.spawn("server", {
             let group = group.clone();
             let quiet = quiet.clone();
             async move {
-                server.run(group, accepting).await;
+                match hosts {
+                    Some(hosts) => {
+                        let pods = server.run(group.clone(), accepting.clone());
+                        tokio::join!(pods, hosts.run(group, accepting));
+                    }
+                    None => server.run(group, accepting).await,
+                }
                 quiet.request();
             }
         });

@@ -4,6 +4,7 @@
 mod choices;
 mod config;
 mod legacy;
+mod paths;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub use self::choices::{
 pub(crate) use self::config::placed;
 use self::config::{endpoint, seconds, switch, visible_text};
 pub use self::legacy::{Form, LEGACY, Legacy, LegacyArgs};
+pub use self::paths::PathPolicy;
+use crate::hosts::{HOST_TOKEN_LISTEN, HostCaller, loopback};
 use crate::rate::RateLimit;
 use crate::server::Limits;
 
@@ -206,9 +209,35 @@ pub struct NmiArgs {
     #[arg(long, env = "PODID_EXCEPTION_MATCH", value_enum, default_value_t = ExceptionMatch::All)]
     pub exception_match: ExceptionMatch,
 
-    /// Answer 403 on /metadata/instance
+    /// Who may reach a group of paths of the real metadata service: everybody, pods with an exception, or nobody
+    ///
+    /// Groups are token, instance, attested, scheduledevents and other; access is open, excepted or blocked. When not given,
+    /// instance is open and everything else for pods with an exception. Tokens of the node are never open; blocked, pods with an
+    /// exception need a binding like all others.
+    #[arg(
+        long,
+        env = "PODID_PATH_POLICY",
+        value_name = "GROUP=ACCESS",
+        value_delimiter = ','
+    )]
+    pub path_policy: Vec<PathPolicy>,
+
+    /// Answer 403 on /metadata/instance, to pods with an exception too
     #[arg(long, env = "PODID_BLOCK_INSTANCE_METADATA", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = switch)]
     pub block_instance_metadata: bool,
+
+    /// Node agents that may ask for other pods' tokens at /host/token, as NAMESPACE/SERVICEACCOUNT or NAMESPACE/*; nobody when not given
+    #[arg(
+        long,
+        env = "PODID_HOST_TOKEN_CALLERS",
+        value_name = "CALLER",
+        value_delimiter = ','
+    )]
+    pub host_token_callers: Vec<HostCaller>,
+
+    /// Where those on the node's network ask, on the loopback interface
+    #[arg(long, env = "PODID_HOST_TOKEN_LISTEN", value_name = "ADDR", default_value = HOST_TOKEN_LISTEN, value_parser = loopback)]
+    pub host_token_listen: SocketAddr,
 
     /// How refusals are written: in the real service's shape, or with the original's status codes and texts
     #[arg(long, env = "PODID_ERROR_STYLE", value_enum, default_value_t = ErrorStyle::Podid)]

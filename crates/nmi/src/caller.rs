@@ -10,11 +10,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use podid_core::decide::identify;
+use podid_core::pod::Phase;
 use podid_core::reason::Waits;
 use podid_core::{Caller, Pod, Reason, Refusal, World};
 use podid_kernel::attest::{AttestError, Attestor};
+use tokio::sync::Semaphore;
 
 use crate::args::Attestation;
+use crate::hosts::HostCaller;
 use crate::metrics::{Metrics, Recent};
 use crate::rate::{Bucket, Rates};
 
@@ -23,6 +26,8 @@ use crate::rate::{Bucket, Rates};
 pub(crate) struct Connection {
     peer: SocketAddr,
     local: SocketAddr,
+    /// It came in where node agents on the node's network ask.
+    host: bool,
     proof: OnceLock<Proof>,
     recent: Recent,
 }
@@ -40,9 +45,23 @@ impl Connection {
         Self {
             peer,
             local,
+            host: false,
             proof: OnceLock::new(),
             recent: Recent::default(),
         }
+    }
+
+    /// A connection of somebody on the node's network, accepted where node agents ask.
+    pub(crate) fn of_host(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            host: true,
+            ..Self::new(peer, local)
+        }
+    }
+
+    /// Whether it came in where node agents on the node's network ask.
+    pub(crate) fn is_host(&self) -> bool {
+        self.host
     }
 
     /// The other end.
@@ -62,6 +81,11 @@ impl Connection {
 }
 
 impl Proof {
+    /// Uid of the pod.
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
     /// The caller, for a decision about a request on `connection`.
     pub(crate) fn caller<'p>(&'p self, connection: &Connection) -> Caller<'p> {
         Caller::Proven {
@@ -88,6 +112,16 @@ pub(crate) struct NotGranted {
 }
 
 impl NotGranted {
+    /// Nothing is known but why.
+    pub(crate) fn because(reason: Reason) -> Self {
+        Self {
+            reason,
+            waits: reason.waits(),
+            pod: None,
+            looked_for: String::new(),
+        }
+    }
+
     /// Core's refusal, without the world it was decided in.
     pub(crate) fn of(refusal: Refusal<'_>) -> Self {
         Self {
@@ -104,6 +138,10 @@ impl NotGranted {
 pub(crate) struct Callers {
     mode: Attestation,
     kernel: Option<Arc<Attestor>>,
+    /// Who may ask for other pods' tokens.
+    hosts: Vec<HostCaller>,
+    /// One search of the node's processes at a time.
+    search: Semaphore,
     rates: Rates,
     metrics: Arc<Metrics>,
 }
@@ -113,15 +151,82 @@ impl Callers {
     pub(crate) fn new(
         mode: Attestation,
         kernel: Option<Arc<Attestor>>,
+        hosts: Vec<HostCaller>,
         rates: Rates,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             mode,
             kernel,
+            hosts,
+            search: Semaphore::new(1),
             rates,
             metrics,
         }
+    }
+
+    /// Whether anybody may ask for other pods' tokens.
+    pub(crate) fn serves_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// Finds out whether `connection` is of a node agent that may ask for other pods' tokens, and keeps whose it is. Only what
+    /// the kernel confirms counts, whatever `--attestation` says.
+    pub(crate) async fn prove_host<'c>(
+        &self,
+        world: &World,
+        connection: &'c Connection,
+    ) -> Result<&'c Proof, NotGranted> {
+        let proof = match (connection.proof(), &self.kernel) {
+            (Some(proof), _) => proof,
+            (None, Some(kernel)) if connection.host => self.prove_on_host(world, connection, kernel).await?,
+            (None, Some(_)) if self.mode == Attestation::Enforce => self.prove(world, connection).await?,
+            (None, _) => return Err(NotGranted::because(Reason::HostCallerRefused)),
+        };
+        match proof.pod(world) {
+            None => Err(NotGranted::because(Reason::PodGone)),
+            Some(pod) if self.is_allowed(pod) => Ok(proof),
+            Some(pod) => Err(NotGranted {
+                looked_for: format!("pod {}, service account {}", pod.id.object, pod.service_account),
+                ..NotGranted::because(Reason::HostCallerRefused)
+            }),
+        }
+    }
+
+    /// Of which allowed pod on the node's network the connection is.
+    async fn prove_on_host<'c>(
+        &self,
+        world: &World,
+        connection: &'c Connection,
+        kernel: &Arc<Attestor>,
+    ) -> Result<&'c Proof, NotGranted> {
+        let among: Vec<String> = world
+            .pods()
+            .filter(|pod| pod.host_network && pod.phase == Phase::Active && self.is_allowed(pod))
+            .map(|pod| pod.id.uid.to_string())
+            .collect();
+        let refused = || NotGranted::because(Reason::HostCallerRefused);
+        if among.is_empty() {
+            return Err(refused());
+        }
+        let _one_at_a_time = self.search.acquire().await.map_err(|_closed| refused())?;
+        let (peer, local) = (connection.peer, connection.local);
+        match kernel.holder(among, peer, local).await {
+            Ok(uid) => Ok(connection.proof.get_or_init(|| {
+                let uid = Arc::from(uid);
+                let bucket = self.rates.bucket(&uid);
+                Proof { uid, bucket }
+            })),
+            Err(error) => {
+                let chain = &error as &dyn std::error::Error;
+                tracing::debug!(%peer, code = error.code(), error = chain, "not proven to be a node agent");
+                Err(refused())
+            }
+        }
+    }
+
+    fn is_allowed(&self, pod: &Pod) -> bool {
+        self.hosts.iter().any(|caller| caller.is(pod))
     }
 
     /// Finds out whose `connection` is, and keeps it.

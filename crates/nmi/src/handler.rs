@@ -6,6 +6,9 @@
 //!   └─ other paths: by policy                              └── wait for a watch ─┘        └─▶ refuse
 //! ```
 
+mod grant;
+mod host;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +21,20 @@ use hyper::body::Body;
 use podid_broker::{Lookup, SharedBroker, Source, TokenError, Via};
 use podid_core::ask::{Selector, TOKEN_PATH};
 use podid_core::decide::{Access, Question};
-use podid_core::reason::Waits;
-use podid_core::{
-    AccessToken, Decision, Identity, PathGroup, Pod, Policy, Reason, Route, TokenRequest, TroubleKind, World,
-    decide,
-};
+use podid_core::identity::ObjectName;
+use podid_core::{AccessToken, Identity, PathGroup, Pod, Policy, Reason, Route, TokenRequest, TroubleKind};
 use podid_rt::clock::Clock;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::grant::{For, Granted};
 use crate::answer::{self, About, Answer, Digits, Errors, Id, Refusal, TokenBody};
 use crate::args::ErrorStyle;
 use crate::body::BodyError;
-use crate::caller::{Callers, Connection, NotGranted};
+use crate::caller::{Callers, Connection};
 use crate::forward::{self, Forward};
 use crate::log::Refusals;
 use crate::metrics::{Done, Metrics, known_resource};
-use crate::patience::{Patience, version_for};
+use crate::patience::Patience;
 use crate::sources::Sources;
 use crate::world::SharedWorld;
 
@@ -76,12 +76,6 @@ struct Ended {
     pod: Option<Arc<Pod>>,
 }
 
-/// What was decided, without the world it was decided in.
-enum Granted {
-    Token { pod: Arc<Pod>, identity: Arc<Identity> },
-    Passage { pod: Arc<Pod> },
-}
-
 impl<S: Source> Handler<S> {
     /// Answers one request of `connection`.
     pub(crate) async fn answer<B>(&self, connection: &Connection, request: Request<B>) -> Answer
@@ -94,9 +88,17 @@ impl<S: Source> Handler<S> {
             operation: "invalid",
             resource: "",
             selector: None,
+            named: None,
             excepted: false,
         };
-        let Ended { outcome, reason, pod } = match Route::parse(parts.uri.path()) {
+        let route = Route::parse(parts.uri.path());
+        let Ended { outcome, reason, pod } = match route {
+            _ if self.callers.serves_hosts() && host::is_host_token(&route) => {
+                record.operation = "host_token";
+                self.host_token(connection, &parts, started, &mut record).await
+            }
+            // Whoever is on the node's network has the metadata service itself.
+            _ if connection.is_host() => refused(Reason::PathNotFound),
             Route::Invalid => refused(Reason::PathInvalid),
             Route::NotFound => refused(Reason::PathNotFound),
             Route::Token => {
@@ -116,7 +118,7 @@ impl<S: Source> Handler<S> {
                 let about = About {
                     mode: self.policy.mode,
                     peer: connection.peer().ip(),
-                    pod: pod.as_deref(),
+                    pod: pod.as_ref().map(|pod| &pod.id.object).or(record.named.as_ref()),
                     selector: record.selector.as_ref(),
                     excepted: record.excepted,
                 };
@@ -195,7 +197,7 @@ impl<S: Source> Handler<S> {
         let deadline = started + self.wait;
         loop {
             let granted = match self
-                .granted(connection, Question::Token(&request), deadline)
+                .granted(connection, For::Itself, Question::Token(&request), deadline)
                 .await
             {
                 Ok(granted) => granted,
@@ -215,14 +217,11 @@ impl<S: Source> Handler<S> {
                     return ended;
                 }
             };
-            let outcome = match self.fetch(&pod, &identity, &request, deadline).await {
-                // What was decided does not hold any more; decide anew, as long as there is time.
-                Err(NotFetched::Error(TokenError::Forgotten)) if Instant::now() < deadline => continue,
-                Err(NotFetched::Error(error)) => Err(from_token_error(&error, &pod, &identity)),
-                Err(NotFetched::Unsupported) => Err(Refusal::because(
-                    Reason::SourceUnsupported,
-                    identity.object.to_string(),
-                )),
+            let fetched = self.fetch(&pod, &identity, &request, deadline).await;
+            let outcome = match fetched.map_err(|not| not.refusal(&pod, &identity, deadline)) {
+                // What was decided does not hold any more; decide anew.
+                Err(None) => continue,
+                Err(Some(refusal)) => Err(refusal),
                 Ok((token, more)) => {
                     tracing::debug!(
                         pod = %pod.id.object,
@@ -270,7 +269,7 @@ impl<S: Source> Handler<S> {
         match self.policy.access(group) {
             Access::Open => return self.pass(parts, path, body, None).await,
             Access::Blocked => {
-                let mut ended = refused(Reason::PathClosed);
+                let mut ended = refused(Reason::PathBlocked);
                 if let Err(refusal) = &mut ended.outcome
                     && group == PathGroup::Instance
                 {
@@ -282,7 +281,10 @@ impl<S: Source> Handler<S> {
             Access::Excepted => {}
         }
         let deadline = started + self.wait.min(PATH_WAIT);
-        match self.granted(connection, Question::Path(group), deadline).await {
+        match self
+            .granted(connection, For::Itself, Question::Path(group), deadline)
+            .await
+        {
             Ok(Granted::Passage { pod } | Granted::Token { pod, .. }) => {
                 self.pass(parts, path, body, Some(pod)).await
             }
@@ -309,99 +311,6 @@ impl<S: Source> Handler<S> {
         }
     }
 
-    /// Whose connection it is, and what was decided; waits for the watches as long as that may help.
-    async fn granted(
-        &self,
-        connection: &Connection,
-        question: Question<'_>,
-        deadline: Instant,
-    ) -> Result<Granted, Box<Ended>> {
-        let mut counted = false;
-        let mut changes: Option<watch::Receiver<u64>> = None;
-        loop {
-            let world = self.world.load();
-            let not = match self.look(&world, connection, question, &mut counted).await {
-                Ok(granted) => return Ok(granted),
-                Err(not) => not,
-            };
-            let pod = not.pod.as_ref();
-            let Some(version) = version_for(not.waits, &world, pod) else {
-                return Err(Box::new(self.not_granted(not)));
-            };
-            let selector = match question {
-                Question::Token(request) => request.selector.as_ref(),
-                Question::Path(_) => None,
-            };
-            let asked = self.patience.asked(pod, connection.peer().ip(), selector);
-            if self.world.is_synced() && self.patience.is_in_vain(&asked, version) {
-                return Err(Box::new(self.not_granted(not)));
-            }
-            let Some(changes) = &mut changes else {
-                // What happened between the look and now must not be missed: look once more.
-                changes = Some(self.world.changes());
-                continue;
-            };
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() {
-                    return Err(Box::new(self.not_granted(not)));
-                },
-                () = tokio::time::sleep_until(deadline) => {
-                    if self.world.is_synced() {
-                        self.patience.ran_out(asked, version);
-                    }
-                    return Err(Box::new(self.not_granted(not)));
-                }
-            }
-        }
-    }
-
-    /// One look: whose is it, may it ask again already, what is decided.
-    async fn look(
-        &self,
-        world: &World,
-        connection: &Connection,
-        question: Question<'_>,
-        counted: &mut bool,
-    ) -> Result<Granted, NotGranted> {
-        let proof = self.callers.prove(world, connection).await?;
-        if !std::mem::replace(counted, true) && !proof.bucket.take() {
-            return Err(NotGranted {
-                reason: Reason::RateLimited,
-                waits: Waits::Never,
-                pod: proof.pod(world).cloned(),
-                looked_for: String::new(),
-            });
-        }
-        match decide(world, self.policy, proof.caller(connection), question, &mut ()) {
-            Decision::Issue { pod, identity } => Ok(Granted::Token {
-                pod: Arc::clone(pod),
-                identity: Arc::clone(identity),
-            }),
-            Decision::PassThrough { pod: Some(pod), .. } => Ok(Granted::Passage { pod: Arc::clone(pod) }),
-            Decision::PassThrough { pod: None, .. } => Err(NotGranted {
-                reason: Reason::PathClosed,
-                waits: Waits::Never,
-                pod: None,
-                looked_for: String::new(),
-            }),
-            Decision::Refuse(refusal) => Err(NotGranted::of(refusal)),
-        }
-    }
-
-    /// Before the watches have seen everything, absence is no reason to refuse for good.
-    fn not_granted(&self, not: NotGranted) -> Ended {
-        let reason = if not.waits != Waits::Never && !self.world.is_synced() {
-            Reason::NotSynced
-        } else {
-            not.reason
-        };
-        Ended {
-            outcome: Err(Refusal::because(reason, not.looked_for)),
-            reason: Some(reason),
-            pod: not.pod,
-        }
-    }
-
     /// The token, and those of further tenants where the identity has some.
     async fn fetch(
         &self,
@@ -410,13 +319,24 @@ impl<S: Source> Handler<S> {
         request: &TokenRequest<'_>,
         deadline: Instant,
     ) -> Result<(Arc<AccessToken>, Vec<Arc<AccessToken>>), NotFetched> {
-        let via = self.sources.via(identity).ok_or(NotFetched::Unsupported)?;
-        let token = self.fetch_by(&via, pod, identity, request, deadline).await?;
+        let token = self.fetch_first(pod, identity, request, deadline).await?;
         let mut more = Vec::new();
         for via in Sources::auxiliary(identity) {
             more.push(self.fetch_by(&via, pod, identity, request, deadline).await?);
         }
         Ok((token, more))
+    }
+
+    /// The token of the first tenant, or of the only one.
+    async fn fetch_first(
+        &self,
+        pod: &Arc<Pod>,
+        identity: &Arc<Identity>,
+        request: &TokenRequest<'_>,
+        deadline: Instant,
+    ) -> Result<Arc<AccessToken>, NotFetched> {
+        let via = self.sources.via(identity).ok_or(NotFetched::Unsupported)?;
+        self.fetch_by(&via, pod, identity, request, deadline).await
     }
 
     async fn fetch_by(
@@ -485,11 +405,27 @@ enum NotFetched {
     Error(TokenError),
 }
 
+impl NotFetched {
+    /// What the pod is told; none when it is worth deciding anew, as long as there is time.
+    fn refusal(self, pod: &Pod, identity: &Identity, deadline: Instant) -> Option<Refusal> {
+        match self {
+            Self::Error(TokenError::Forgotten) if Instant::now() < deadline => None,
+            Self::Error(error) => Some(from_token_error(&error, pod, identity)),
+            Self::Unsupported => Some(Refusal::because(
+                Reason::SourceUnsupported,
+                identity.object.to_string(),
+            )),
+        }
+    }
+}
+
 /// What the record and the refusal of a request need beside its end.
 struct Record<'p> {
     operation: &'static str,
     resource: &'static str,
     selector: Option<Selector<'p>>,
+    /// The pod that a node agent names.
+    named: Option<ObjectName>,
     /// A token request of an excepted pod.
     excepted: bool,
 }

@@ -45,6 +45,7 @@ impl Refusals {
                     | Reason::ResourceMissing
                     | Reason::PathNotFound
                     | Reason::PathClosed
+                    | Reason::PathBlocked
             )
         );
         let named = pod.map(|pod| &pod.id.object).map(tracing::field::display);

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use podid_core::identity::ObjectName;
 use podid_core::reason::Waits;
 use podid_core::{Pod, Selector, World};
 
@@ -31,14 +32,16 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Pod(Arc<str>),
+    Named(ObjectName),
     Address(IpAddr),
 }
 
 impl Patience {
-    /// A question of `pod`, or of somebody at `address` who is nobody's pod yet.
+    /// A question of `pod`, for the pod that is `named`, or of somebody at `address` who is nobody's pod yet.
     pub(crate) fn asked(
         &self,
         pod: Option<&Arc<Pod>>,
+        named: Option<&ObjectName>,
         address: IpAddr,
         selector: Option<&Selector<'_>>,
     ) -> Asked {
@@ -57,7 +60,11 @@ impl Patience {
             Some(Selector::Malformed(_)) => 4_u8.hash(&mut hasher),
         }
         Asked {
-            who: pod.map_or(Who::Address(address), |pod| Who::Pod(Arc::clone(&pod.id.uid))),
+            who: match (pod, named) {
+                (Some(pod), _) => Who::Pod(Arc::clone(&pod.id.uid)),
+                (None, Some(object)) => Who::Named(object.clone()),
+                (None, None) => Who::Address(address),
+            },
             what: hasher.finish(),
         }
     }

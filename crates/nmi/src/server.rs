@@ -75,6 +75,8 @@ pub(crate) struct Server<S> {
     /// Where connections are intercepted: the address that pods ask, whatever address we accept on, and the
     /// interception's test of itself, whose connections are no pod's.
     pub(crate) intercepted: Option<(SocketAddrV4, SelfTest)>,
+    /// Whether this is where node agents on the node's network ask.
+    pub(crate) host: bool,
     /// Who came before there was a server.
     pub(crate) early: Vec<(TcpStream, SocketAddr)>,
 }
@@ -142,7 +144,12 @@ impl<S: Source> Server<S> {
         };
         // Small answers must not wait for a delayed acknowledgement.
         let _best_effort = stream.set_nodelay(true);
-        let connection = Connection::new(canonical(peer), canonical(asked));
+        let connect = if self.host {
+            Connection::of_host
+        } else {
+            Connection::new
+        };
+        let connection = connect(canonical(peer), canonical(asked));
         let (handler, stop) = (Arc::clone(&self.handler), doorman.stop.clone());
         let counted = Counted::new(&self.metrics);
         doorman.group.spawn(async move {

@@ -61,6 +61,22 @@ impl<'q> TokenRequest<'q> {
     /// Reads the query of a token request. Parameters may come in any order, raw or percent-encoded; an empty
     /// value counts as not given.
     pub fn parse(query: &'q str) -> Result<Self, Reason> {
+        let (api_version, request) = Self::read(query)?;
+        match api_version {
+            None => return Err(Reason::ApiVersionMissing),
+            Some(version) if !is_known(&version) => return Err(Reason::ApiVersionInvalid),
+            Some(_) => {}
+        }
+        Ok(request)
+    }
+
+    /// Reads the query of a request for `/host/token`, which has no versions: its clients never sent one.
+    /// Source: aad-pod-identity v1.8.17, `pkg/nmi/server`.
+    pub fn parse_host(query: &'q str) -> Result<Self, Reason> {
+        Self::read(query).map(|(_version, request)| request)
+    }
+
+    fn read(query: &'q str) -> Result<(Option<Cow<'q, str>>, Self), Reason> {
         let mut api_version = None;
         let mut resource = None;
         let mut selector: Option<Selector<'q>> = None;
@@ -104,12 +120,7 @@ impl<'q> TokenRequest<'q> {
             }
         }
         let resource = resource.ok_or(Reason::ResourceMissing)?;
-        match api_version {
-            None => return Err(Reason::ApiVersionMissing),
-            Some(version) if !is_known(&version) => return Err(Reason::ApiVersionInvalid),
-            Some(_) => {}
-        }
-        Ok(Self { resource, selector })
+        Ok((api_version, Self { resource, selector }))
     }
 }
 

@@ -381,39 +381,119 @@ fn finished_pods_and_pods_on_the_nodes_network_get_nothing() {
     );
 }
 
+/// The policy that gives `group` this access, and everything else the default.
+fn with(group: PathGroup, access: Access) -> Policy {
+    let mut policy = Policy::default();
+    match group {
+        PathGroup::Instance => policy.instance = access,
+        PathGroup::Attested => policy.attested = access,
+        PathGroup::ScheduledEvents => policy.scheduled_events = access,
+        PathGroup::Other => policy.other = access,
+        PathGroup::Identity => policy.token = access,
+    }
+    policy
+}
+
 #[test]
-fn paths_are_open_by_policy_and_by_exception_only() {
+fn each_group_of_paths_is_open_to_excepted_pods_or_to_nobody_as_its_policy_says() {
     let mut index = index();
     index.apply_exception(exception("a", &[("app", "x")]));
     let world = index.snapshot();
     let reason = |policy: Policy, last: u8, group| {
-        decide(
+        let caller = Caller::Address([10, 0, 0, last].into());
+        decide(&world, policy, caller, Question::Path(group), &mut ()).reason()
+    };
+    // An ordinary pod, an excepted one, somebody unknown.
+    let of_all = |policy, group| [1, 3, 99].map(|last| reason(policy, last, group));
+    let (passed, closed, blocked) = (Reason::PassedThrough, Reason::PathClosed, Reason::PathBlocked);
+    for (group, default) in [
+        (PathGroup::Instance, Access::Open),
+        (PathGroup::Attested, Access::Excepted),
+        (PathGroup::ScheduledEvents, Access::Excepted),
+        (PathGroup::Other, Access::Excepted),
+        (PathGroup::Identity, Access::Excepted),
+    ] {
+        assert_eq!(Policy::default().access(group), default, "{group:?}");
+        let open = of_all(with(group, Access::Open), group);
+        if group == PathGroup::Identity {
+            assert_eq!(open, [closed, passed, Reason::PodNotFound], "never open");
+        } else {
+            assert_eq!(open, [passed; 3], "{group:?}");
+        }
+        let excepted = of_all(with(group, Access::Excepted), group);
+        assert_eq!(excepted, [closed, passed, Reason::PodNotFound], "{group:?}");
+        assert_eq!(
+            of_all(with(group, Access::Blocked), group),
+            [blocked; 3],
+            "{group:?}"
+        );
+    }
+}
+
+#[test]
+fn where_tokens_of_the_node_are_for_nobody_an_excepted_pod_needs_a_binding_like_all_others() {
+    let mut index = index();
+    index.apply_exception(exception("a", &[("app", "x")]));
+    index.apply_exception(Exception {
+        object: ObjectName::new("a", "ex2"),
+        labels: BTreeMap::from([("aadpodidbinding".into(), "demo".into())]),
+    });
+    let blocked = with(PathGroup::Identity, Access::Blocked);
+    for (last, passed, own) in [
+        (3, Ok("passed"), Err(Reason::NoBindingLabel)),
+        (1, Ok("passed"), Ok("a/demo")),
+    ] {
+        let expected = |outcome: Result<&str, Reason>| outcome.map(str::to_owned);
+        assert_eq!(
+            outcome(&mut index, Policy::default(), last, None),
+            expected(passed)
+        );
+        assert_eq!(outcome(&mut index, blocked, last, None), expected(own));
+    }
+}
+
+#[test]
+fn a_pod_that_an_agent_names_needs_no_address_and_no_exception_helps_it() {
+    let mut index = index();
+    index.apply_exception(exception("a", &[("app", "x")]));
+    index.apply_pod(Pod {
+        addresses: Vec::new(),
+        ..pod("a", "starting", 0, &[("aadpodidbinding", "demo")])
+    });
+    index.apply_pod(Pod {
+        host_network: true,
+        ..pod("a", "agent", 200, &[("aadpodidbinding", "demo")])
+    });
+    index.apply_pod(Pod {
+        phase: Phase::Finished,
+        ..pod("a", "done", 0, &[("aadpodidbinding", "demo")])
+    });
+    let world = index.snapshot();
+    let request = TokenRequest {
+        resource: "r".into(),
+        selector: None,
+    };
+    for (name, expected) in [
+        ("starting", Reason::TokenIssued),
+        ("demo", Reason::TokenIssued),
+        ("agent", Reason::TokenIssued),
+        ("bare", Reason::NoBindingLabel),
+        ("done", Reason::PodFinished),
+        ("nobody", Reason::PodGone),
+    ] {
+        let uid = format!("a-{name}-uid");
+        let caller = Caller::Vouched { uid: &uid };
+        let decision = decide(
             &world,
-            policy,
-            Caller::Address([10, 0, 0, last].into()),
-            Question::Path(group),
+            Policy::default(),
+            caller,
+            Question::Token(&request),
             &mut (),
-        )
-        .reason()
-    };
-    let policy = Policy::default();
-    assert_eq!(
-        reason(policy, 99, PathGroup::Instance),
-        Reason::PassedThrough,
-        "unknown callers too"
-    );
-    assert_eq!(reason(policy, 1, PathGroup::Attested), Reason::PathClosed);
-    assert_eq!(reason(policy, 3, PathGroup::Attested), Reason::PassedThrough);
-    assert_eq!(reason(policy, 1, PathGroup::Identity), Reason::PathClosed);
-    let blocked = Policy {
-        instance: Access::Blocked,
-        ..policy
-    };
-    assert_eq!(
-        reason(blocked, 3, PathGroup::Instance),
-        Reason::PathClosed,
-        "blocked for everybody"
-    );
+        );
+        assert_eq!(decision.reason(), expected, "{name}");
+    }
+    let named = |name| world.pod_named(&ObjectName::new("a", name)).is_some();
+    assert_eq!(["starting", "done", "nobody"].map(named), [true, false, false]);
 }
 
 #[test]

@@ -52,6 +52,25 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Which of the pods `among` has a process that holds the socket with this inode. Through `/proc` this reads one small
+    /// file for each process of the node, and the open files of those that are of one of these pods.
+    pub(super) fn holder(&self, inode: u32, among: &[String]) -> Option<String> {
+        // A folder of namespaces tells nothing of processes.
+        let Self::Proc(proc) = self else { return None };
+        let socket = PathBuf::from(format!("socket:[{inode}]"));
+        processes(proc).find_map(|process| {
+            let uid = pod_of(&process).filter(|uid| among.contains(uid))?;
+            let holds = fs::read_dir(process.join("fd"))
+                .ok()?
+                .flatten()
+                .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == socket));
+            // The number may have gone to another process meanwhile.
+            (holds && pod_of(&process).as_ref() == Some(&uid)).then_some(uid)
+        })
+    }
+}
+
 impl Place {
     /// The namespace that is there now.
     pub fn open(&self) -> Result<Namespace, AttestError> {
@@ -67,25 +86,39 @@ impl Place {
 
 /// The pod's first process: the lowest number, mostly the sandbox's own.
 fn process_of(proc: &Path, uid: &str) -> Option<PathBuf> {
-    let entries = fs::read_dir(proc).ok()?.flatten();
+    processes(proc).find(|process| {
+        fs::read_to_string(process.join("cgroup"))
+            .is_ok_and(|groups| groups.lines().any(|line| is_of(line, uid)))
+    })
+}
+
+/// All processes, lowest number first.
+fn processes(proc: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
     let mut pids: Vec<u32> = entries.filter_map(|entry| number(&entry)).collect();
     pids.sort_unstable();
-    pids.into_iter()
-        .map(|pid| proc.join(pid.to_string()))
-        .find(|process| {
-            fs::read_to_string(process.join("cgroup"))
-                .is_ok_and(|groups| groups.lines().any(|line| is_of(line, uid)))
-        })
+    pids.into_iter().map(|pid| proc.join(pid.to_string()))
 }
 
-/// Whether a line of `/proc/<pid>/cgroup` (`0::/path`) lies in the pod's control group. The first pod on the path counts: a container
-/// that may make control groups of its own can name them after another pod, but only below its own.
+/// The pod of a process; none when its control groups name none, or more than one.
+fn pod_of(process: &Path) -> Option<String> {
+    let groups = fs::read_to_string(process.join("cgroup")).ok()?;
+    let mut pods = groups.lines().filter_map(pod_on);
+    let first = pods.next()?;
+    pods.all(|other| other == first).then_some(first)
+}
+
+/// Whether a line of `/proc/<pid>/cgroup` lies in the pod's control group.
 fn is_of(line: &str, uid: &str) -> bool {
-    let path = line.splitn(3, ':').nth(2).unwrap_or_default();
-    path.split('/')
-        .find_map(pod_uid)
-        .is_some_and(|found| found == uid)
+    pod_on(line).is_some_and(|found| found == uid)
+}
+
+/// The pod in whose control group a line of `/proc/<pid>/cgroup` (`0::/path`) lies. The first pod on the path counts: a container
+/// that may make control groups of its own can name them after another pod, but only below its own.
+fn pod_on(line: &str) -> Option<String> {
+    let path = line.splitn(3, ':').nth(2)?;
+    path.split('/').find_map(pod_uid)
 }
 
 /// The pod's uid in one component: `pod<uid>` (cgroupfs driver) or `kubepods[-<class>]-pod<uid with _>.slice`
@@ -144,6 +177,46 @@ mod tests {
         for uid in ["../proc/self/ns/net", "", ".", "a/b"] {
             assert!(matches!(folder.find(uid), Err(AttestError::BadUid(_))), "{uid}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_of_the_pod_whose_process_holds_it_and_of_nobody_else() {
+        let proc = tempfile::tempdir().unwrap();
+        let put = |pid: &str, groups: &str, socket: u32| {
+            let fds = proc.path().join(pid).join("fd");
+            fs::create_dir_all(&fds).unwrap();
+            fs::write(proc.path().join(pid).join("cgroup"), groups).unwrap();
+            std::os::unix::fs::symlink(format!("socket:[{socket}]"), fds.join("3")).unwrap();
+        };
+        put("7", "0::/system.slice/kubelet.service\n", 70);
+        put("900", &format!("0::/kubepods/pod{UID}/b\n"), 90);
+        put("901", &format!("0::/kubepods/pod{OTHER}/b\n"), 91);
+        // Two pods at once: neither.
+        put(
+            "902",
+            &format!("4:pids:/kubepods/pod{UID}/b\n0::/kubepods/pod{OTHER}/b\n"),
+            92,
+        );
+        let places = Places::Proc(proc.path().into());
+        let holder = |inode, among: &[&str]| {
+            let among: Vec<String> = among.iter().map(|uid| (*uid).to_owned()).collect();
+            places.holder(inode, &among)
+        };
+        assert_eq!(holder(90, &[OTHER, UID]).as_deref(), Some(UID));
+        assert_eq!(holder(91, &[OTHER, UID]).as_deref(), Some(OTHER));
+        for (inode, among) in [
+            (91, &[UID][..]),
+            (70, &[UID, OTHER]),
+            (92, &[UID, OTHER]),
+            (9, &[UID]),
+            (90, &[]),
+        ] {
+            assert_eq!(holder(inode, among), None, "{inode} {among:?}");
+        }
+        assert_eq!(
+            Places::Folder(proc.path().into()).holder(90, &[UID.to_owned()]),
+            None
+        );
     }
 
     #[test]

@@ -51,6 +51,15 @@ impl PodSockets {
         })
     }
 
+    /// Those of the calling thread's own namespace.
+    pub fn here() -> Result<Self, NamespaceError> {
+        let netlink = Netlink::open(SockProtocol::NetlinkSockDiag)
+            .map_err(|source| NamespaceError::new("open a sock_diag socket", source))?;
+        Ok(Self {
+            netlink: Mutex::new(netlink),
+        })
+    }
+
     /// Looks for the client's end of a connection accepted from `peer` at `local`. One round trip, some microseconds.
     /// A v6 socket that speaks v4 (`::ffff:169.254.169.254`) is found by its v4 addresses.
     pub fn confirm(&self, peer: SocketAddr, local: SocketAddr) -> Result<Confirmed, AttestError> {

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use podid_core::Pod;
 use podid_core::ask::Selector;
 use podid_core::decide::Mode;
+use podid_core::identity::ObjectName;
 
 use super::{Answer, ErrorBody, JSON, Refusal};
 use crate::args::ErrorStyle;
@@ -45,7 +45,8 @@ impl Default for Errors {
 pub(crate) struct About<'a> {
     pub(crate) mode: Mode,
     pub(crate) peer: IpAddr,
-    pub(crate) pod: Option<&'a Pod>,
+    /// The pod that asks or, at `/host/token`, the one that is named.
+    pub(crate) pod: Option<&'a ObjectName>,
     pub(crate) selector: Option<&'a Selector<'a>>,
     /// A token request of an excepted pod.
     pub(crate) excepted: bool,
@@ -135,7 +136,7 @@ const TABLE: &[Row] = &[
         "Invalid request",
     ),
     row(
-        &["path_closed"],
+        &["path_blocked"],
         When::Blocked,
         StatusCode::FORBIDDEN,
         "Request blocked by AAD Pod Identity NMI",
@@ -145,6 +146,31 @@ const TABLE: &[Row] = &[
         When::Always,
         StatusCode::BAD_REQUEST,
         "parameter resource cannot be empty",
+    ),
+    row(
+        &["host_headers_missing"],
+        When::Always,
+        StatusCode::BAD_REQUEST,
+        "missing 'podname' and 'podns' from request header",
+    ),
+    row(
+        &["host_caller_refused"],
+        When::Always,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "request remote address is not from a host",
+    ),
+    row(
+        &["named_pod_not_found"],
+        When::Managed,
+        StatusCode::NOT_FOUND,
+        "failed to get pod {pod}, error: pod {pod} doesn't exist",
+    ),
+    row(
+        &["named_pod_not_found"],
+        When::Standard,
+        StatusCode::NOT_FOUND,
+        "getting assigned identities for pod {pod} in CREATED state failed after 16 attempts, retry duration [5]s, \
+         error: <nil>. Check MIC pod logs for identity assignment errors",
     ),
     row(
         &["pod_not_found", "pod_gone", "pod_finished"],
@@ -325,7 +351,7 @@ impl Row {
             let (name, after) = after.split_once('}').unwrap_or((after, ""));
             text.push_str(&match name {
                 "ip" => about.peer.to_canonical().to_string(),
-                "pod" => about.pod.map(|pod| pod.id.object.to_string()).unwrap_or_default(),
+                "pod" => about.pod.map(ToString::to_string).unwrap_or_default(),
                 "client" => about.selector.map(client_id).unwrap_or_default(),
                 "status" => upstream_status(refusal.reason).to_string(),
                 "error" => error_body(refusal.error, &refusal.text),

@@ -8,16 +8,18 @@ use anyhow::Context as _;
 use http::HeaderValue;
 use podid_azure::{Authorities, Authority, Cloud, TlsRoots};
 use podid_core::Policy;
-use podid_core::decide::{Access, Ambiguous, ExceptionMatch as Match, Mode};
+use podid_core::decide::{Ambiguous, ExceptionMatch as Match, Mode};
 use podid_kernel::attest::Places;
 use podid_kernel::redirect::Interception as Way;
 use podid_rt::clock::Clock;
 use podid_rt::logging::{DEFAULT_LOG, LogArgs};
 use reqwest::Url;
 
-use super::{AmbiguousIdentity, ExceptionMatch, Interception, NmiArgs, OperationMode};
+use super::paths::applied;
+use super::{AmbiguousIdentity, Attestation, ExceptionMatch, Interception, NmiArgs, OperationMode};
 use crate::answer::Errors;
 use crate::app::{AppConfig, Entrance};
+use crate::hosts::{HostCaller, HostTokens};
 use crate::rate::RateLimit;
 use crate::server::Limits;
 
@@ -80,7 +82,10 @@ impl NmiArgs {
             pod_connections,
             ambiguous_identity,
             exception_match,
+            path_policy,
             block_instance_metadata,
+            host_token_callers,
+            host_token_listen,
             error_style,
             pod_events,
             drain_deadline: _,
@@ -109,28 +114,27 @@ impl NmiArgs {
             msi_source,
             probe_listen: probe_listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, http_probe_port).into()),
             metrics_listen: prometheus_port.map(|port| (Ipv4Addr::UNSPECIFIED, port).into()),
-            policy: Policy {
-                mode: match operation_mode {
-                    OperationMode::Managed => Mode::Managed,
-                    OperationMode::Standard => Mode::Standard {
-                        namespaced: force_namespaced,
+            policy: applied(
+                Policy {
+                    mode: match operation_mode {
+                        OperationMode::Managed => Mode::Managed,
+                        OperationMode::Standard => Mode::Standard {
+                            namespaced: force_namespaced,
+                        },
                     },
+                    ambiguous: match ambiguous_identity {
+                        AmbiguousIdentity::First => Ambiguous::First,
+                        AmbiguousIdentity::Refuse => Ambiguous::Refuse,
+                    },
+                    exception_match: match exception_match {
+                        ExceptionMatch::All => Match::All,
+                        ExceptionMatch::Any => Match::Any,
+                    },
+                    ..Policy::default()
                 },
-                ambiguous: match ambiguous_identity {
-                    AmbiguousIdentity::First => Ambiguous::First,
-                    AmbiguousIdentity::Refuse => Ambiguous::Refuse,
-                },
-                exception_match: match exception_match {
-                    ExceptionMatch::All => Match::All,
-                    ExceptionMatch::Any => Match::Any,
-                },
-                instance: if block_instance_metadata {
-                    Access::Blocked
-                } else {
-                    Access::Open
-                },
-                ..Policy::default()
-            },
+                &path_policy,
+                block_instance_metadata,
+            ),
             wait: wait_timeout,
             rate: RateLimit {
                 per_second: pod_rate,
@@ -140,6 +144,7 @@ impl NmiArgs {
                 per_peer: pod_connections,
                 ..Limits::default()
             },
+            host_tokens: host_tokens(host_token_callers, host_token_listen, attestation)?,
             errors: Errors {
                 style: error_style,
                 retry_after: legacy.retry_after(),
@@ -148,6 +153,22 @@ impl NmiArgs {
             clock: Clock::system(),
         })
     }
+}
+
+/// None when nobody may ask.
+fn host_tokens(
+    callers: Vec<HostCaller>,
+    listen: SocketAddr,
+    attestation: Attestation,
+) -> anyhow::Result<Option<HostTokens>> {
+    if callers.is_empty() {
+        return Ok(None);
+    }
+    anyhow::ensure!(
+        attestation == Attestation::Enforce,
+        "--host-token-callers needs --attestation enforce: only what the kernel confirms shows who asks"
+    );
+    Ok(Some(HostTokens { callers, listen }))
 }
 
 fn authorities(

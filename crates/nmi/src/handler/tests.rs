@@ -154,6 +154,7 @@ fn node(trouble: Option<Trouble>, change: impl FnOnce(&mut Handler<Memory>)) -> 
         callers: Callers::new(
             Attestation::Off,
             None,
+            Vec::new(),
             Rates::new(RateLimit::default()),
             Arc::clone(&metrics),
         ),

@@ -1,6 +1,6 @@
 //! An emulated Kubernetes with our kinds, and what the tests put there.
 
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
@@ -83,6 +83,42 @@ impl Cluster {
         pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .unwrap();
+    }
+
+    /// A pod of our node on the node's network, of a service account; its uid.
+    pub(crate) async fn host_pod(&self, namespace: &str, name: &str, service_account: &str) -> String {
+        if service_account != "default" {
+            let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+            let account = serde_json::from_value(json!({ "metadata": { "name": service_account } }));
+            accounts
+                .create(&PostParams::default(), &account.unwrap())
+                .await
+                .unwrap();
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "nodeName": NODE, "hostNetwork": true, "serviceAccountName": service_account,
+                "containers": [{ "name": "c", "image": "i" }],
+            },
+        }));
+        let made = pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+        let status = json!({ "status": { "phase": "Running", "podIP": "127.0.0.1" } });
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
+        made.metadata.uid.unwrap()
+    }
+
+    /// A pod that is about to start: it has no address yet.
+    pub(crate) async fn starting_pod(&self, namespace: &str, name: &str, labels: Value) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": labels },
+            "spec": { "nodeName": NODE, "containers": [{ "name": "c", "image": "i" }] },
+        }));
+        pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
     }
 
     pub(crate) async fn delete_pod(&self, namespace: &str, name: &str) {

@@ -11,6 +11,7 @@
 
 mod cluster;
 mod conduct;
+mod hosts;
 mod imds;
 mod node;
 mod principals;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Parser as _;
-use podid_nmi::{App, Nmi};
+use podid_nmi::{App, AppConfig, Nmi};
 use podid_rt::readiness::Readiness;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::{Tasks, TasksError};
@@ -23,6 +23,8 @@ pub(crate) const Q: &str = "?api-version=2018-02-01&resource=https%3A%2F%2Fvault
 /// A running agent.
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
+    /// Where node agents ask.
+    pub(crate) hosts: Option<SocketAddr>,
     pub(crate) probes: SocketAddr,
     pub(crate) readiness: Readiness,
     pub(crate) stop: Stop,
@@ -32,6 +34,16 @@ pub(crate) struct Agent {
 impl Agent {
     /// Started as `main` would, with these flags beside the usual ones; not waited for.
     pub(crate) async fn start(cluster: &Cluster, imds: &Imds, flags: &[&str]) -> Self {
+        Self::start_with(cluster, imds, flags, |_| {}).await
+    }
+
+    /// The same, with what no flag says.
+    pub(crate) async fn start_with(
+        cluster: &Cluster,
+        imds: &Imds,
+        flags: &[&str],
+        change: impl FnOnce(&mut AppConfig),
+    ) -> Self {
         let endpoint = format!("--imds-endpoint=http://{}", imds.address);
         let usual = [
             "podid-nmi",
@@ -43,10 +55,15 @@ impl Agent {
             "--attestation=off",
             &endpoint,
         ];
-        let nmi = Nmi::try_parse_from(usual.iter().chain(flags)).unwrap();
-        let app = App::bind(nmi.run.config(cluster.client.clone(), NODE.to_owned()).unwrap())
-            .await
-            .unwrap();
+        let usual = usual.iter().filter(|usual| {
+            let name = usual.split_once('=').map_or(**usual, |(name, _)| name);
+            !flags.iter().any(|flag| flag.starts_with(name))
+        });
+        let nmi = Nmi::try_parse_from(usual.chain(flags)).unwrap();
+        let mut config = nmi.run.config(cluster.client.clone(), NODE.to_owned()).unwrap();
+        change(&mut config);
+        let app = App::bind(config).await.unwrap();
+        let hosts = app.host_address();
         let (address, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
         let stop = Stop::new();
         let mut tasks = Tasks::new(stop.clone());
@@ -61,6 +78,7 @@ impl Agent {
         });
         Self {
             address,
+            hosts,
             probes,
             readiness,
             stop,
@@ -71,10 +89,15 @@ impl Agent {
     /// Started, and ready.
     pub(crate) async fn ready(cluster: &Cluster, imds: &Imds, flags: &[&str]) -> Self {
         let agent = Self::start(cluster, imds, flags).await;
-        tokio::time::timeout(podid_testkit::PATIENCE, agent.readiness.wait())
-            .await
-            .unwrap_or_else(|_| panic!("waiting for {:?}", agent.readiness.missing()));
+        agent.wait().await;
         agent
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn wait(&self) {
+        tokio::time::timeout(podid_testkit::PATIENCE, self.readiness.wait())
+            .await
+            .unwrap_or_else(|_| panic!("waiting for {:?}", self.readiness.missing()));
     }
 
     /// How it ended.
@@ -148,6 +171,16 @@ impl Got {
 }
 
 impl Wire {
+    /// A connection of somebody on the node's network.
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        Self(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// The number of its socket's inode, as `/proc/<pid>/fd` shows it.
+    pub(crate) fn inode(&self) -> u64 {
+        nix::sys::stat::fstat(&self.0).unwrap().st_ino
+    }
+
     pub(crate) async fn get(&mut self, target: &str) -> Got {
         self.send(&format!(
             "GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n"

@@ -48,6 +48,10 @@ fn main() -> ExitCode {
                 a_reused_address_waits_for_the_news_and_gets_its_own_token,
             ),
             Trial::test(
+                "a_node_agent_in_a_network_of_its_own_is_known_by_its_socket",
+                a_node_agent_in_a_network_of_its_own_is_known_by_its_socket,
+            ),
+            Trial::test(
                 "the_way_stays_closed_without_the_agent",
                 the_way_stays_closed_without_the_agent,
             ),
@@ -143,6 +147,48 @@ fn a_reused_address_waits_for_the_news_and_gets_its_own_token() -> Outcome {
         assert_eq!(
             (got.status, got.token()),
             (200, format!("h.{}.s", place::ONE)),
+            "{}",
+            got.body
+        );
+        agent.end().await;
+        Ok(())
+    })
+}
+
+fn a_node_agent_in_a_network_of_its_own_is_known_by_its_socket() -> Outcome {
+    Place::play(async |place| {
+        // `neighbour` becomes the driver's pod; `on_bridge` and `direct` are ordinary pods of the same namespace.
+        place.delete("neighbour").await;
+        place.account("csi").await;
+        place
+            .pod_of("csi", "driver", NEIGHBOUR, "nothing", &place.neighbour)
+            .await;
+        let agent = place
+            .agent(&[
+                "--interception=local-route",
+                "--wait-timeout=1",
+                "--host-token-callers=shop/csi",
+                "--host-token-listen=127.0.0.1:0",
+            ])
+            .await;
+        let got = place.ask_for(&place.neighbour, "direct").await?;
+        assert_eq!(got.status, 200, "{}", got.body);
+        assert!(got.body.contains(&format!("h.{}.s", place::TWO)), "{}", got.body);
+        for pod in [&place.on_bridge, &place.direct] {
+            let got = place.ask_for(pod, "direct").await?;
+            assert_eq!(
+                (got.status, got.reason()),
+                (400, "host_caller_refused"),
+                "{}",
+                got.body
+            );
+        }
+        // With the driver's address and without its socket.
+        place.steal(NEIGHBOUR)?;
+        let got = place.ask_for_as(&place.on_bridge, NEIGHBOUR, "direct").await?;
+        assert_eq!(
+            (got.status, got.reason()),
+            (400, "attestation_failed"),
             "{}",
             got.body
         );

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser as _;
-use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
@@ -187,6 +187,26 @@ impl Place {
         Ok(asked??)
     }
 
+    /// A node agent's question for a token of pod `named`, from a namespace.
+    pub(crate) async fn ask_for(&self, from: &Namespace, named: &str) -> Result<Answer, Failed> {
+        self.ask_for_as(from, Ipv4Addr::UNSPECIFIED, named).await
+    }
+
+    /// The same, with this source address.
+    pub(crate) async fn ask_for_as(
+        &self,
+        from: &Namespace,
+        source: Ipv4Addr,
+        named: &str,
+    ) -> Result<Answer, Failed> {
+        let from = from.clone();
+        let request = format!(
+            "GET /host/token?resource=r HTTP/1.1\r\nHost: x\r\nConnection: close\r\npodns: shop\r\npodname: {named}\r\n\r\n"
+        );
+        let asked = move || from.run(|| send(connect(source)?, &request));
+        Ok(tokio::task::spawn_blocking(asked).await???)
+    }
+
     /// `on_bridge` takes the address of a neighbour on its bridge, and the node believes it.
     pub(crate) fn steal(&self, address: Ipv4Addr) -> Result<(), Failed> {
         let links = self.on_bridge.links()?;
@@ -198,9 +218,21 @@ impl Place {
 
     /// A running pod with this label and address, found by the agent in `namespace`.
     pub(crate) async fn pod(&self, name: &str, address: Ipv4Addr, label: &str, namespace: &Namespace) {
+        self.pod_of("default", name, address, label, namespace).await;
+    }
+
+    /// The same, of this service account.
+    pub(crate) async fn pod_of(
+        &self,
+        account: &str,
+        name: &str,
+        address: Ipv4Addr,
+        label: &str,
+        namespace: &Namespace,
+    ) {
         let pod = json!({
             "metadata": { "name": name, "labels": { "aadpodidbinding": label } },
-            "spec": { "nodeName": "n1", "containers": [{ "name": "c", "image": "i" }] },
+            "spec": { "nodeName": "n1", "serviceAccountName": account, "containers": [{ "name": "c", "image": "i" }] },
         });
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let made = self.pods().create(&PostParams::default(), &pod).await.unwrap();
@@ -215,6 +247,13 @@ impl Place {
             .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .unwrap();
+    }
+
+    /// A service account.
+    pub(crate) async fn account(&self, name: &str) {
+        let account = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "shop");
+        accounts.create(&PostParams::default(), &account).await.unwrap();
     }
 
     /// The pod is gone, and the API server says so.
@@ -318,18 +357,26 @@ async fn cluster(stop: &Stop) -> kube::Client {
 }
 
 pub(crate) fn talk(source: Ipv4Addr, target: &str) -> io::Result<Answer> {
+    exchange(connect(source)?, target)
+}
+
+fn connect(source: Ipv4Addr) -> io::Result<std::net::TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.bind(&SocketAddrV4::new(source, 0).into())?;
     socket.connect_timeout(&METADATA.into(), CONNECT)?;
-    exchange(socket.into(), target)
+    Ok(socket.into())
 }
 
-pub(crate) fn exchange(mut stream: std::net::TcpStream, target: &str) -> io::Result<Answer> {
-    stream.set_read_timeout(Some(podid_testkit::PATIENCE))?;
-    write!(
-        stream,
+pub(crate) fn exchange(stream: std::net::TcpStream, target: &str) -> io::Result<Answer> {
+    let request = format!(
         "GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    send(stream, &request)
+}
+
+fn send(mut stream: std::net::TcpStream, request: &str) -> io::Result<Answer> {
+    stream.set_read_timeout(Some(podid_testkit::PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer

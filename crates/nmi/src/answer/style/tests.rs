@@ -1,26 +1,11 @@
 //! Each row of the table, as a client reads it.
 
 use http_body_util::BodyExt;
-use podid_core::pod::{Phase, PodRef};
-use podid_core::{Guid, ObjectName, Reason};
+use podid_core::{Guid, Reason};
 
 use super::*;
 
 const CLIENT: &str = "aabc0000-a83e-4b4d-9f01-2c0a66b0c1f9";
-
-fn pod() -> Pod {
-    Pod {
-        id: PodRef {
-            object: ObjectName::new("shop", "demo"),
-            uid: "u".into(),
-        },
-        addresses: Vec::new(),
-        labels: std::collections::BTreeMap::new(),
-        service_account: "default".into(),
-        phase: Phase::Active,
-        host_network: false,
-    }
-}
 
 /// Who asks and how: managed or standard mode, an identity named or not, an excepted pod.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +23,7 @@ async fn told(refusal: &Refusal, asks: Asks, retry_after: bool) -> (u16, Option<
         style: ErrorStyle::AadPodIdentity,
         retry_after,
     };
-    let pod = pod();
+    let pod = ObjectName::new("shop", "demo");
     let by_client = Selector::ClientId(Guid::parse(CLIENT).unwrap());
     let by_resource = Selector::ResourceId("/subscriptions/s".into());
     let about = About {
@@ -78,7 +63,7 @@ fn upstream(code: &'static str) -> Refusal {
 async fn every_row_has_the_originals_status_and_text() {
     let blocked = Refusal {
         status: StatusCode::FORBIDDEN,
-        ..Refusal::because(Reason::PathClosed, String::new())
+        ..Refusal::because(Reason::PathBlocked, String::new())
     };
     let because = |reason| Refusal::because(reason, "pod shop/demo".to_owned());
     let created = "getting assigned identities for pod shop/demo in CREATED state failed after 16 attempts, retry duration \
@@ -126,6 +111,30 @@ async fn every_row_has_the_originals_status_and_text() {
             Asks::Managed,
             400,
             "parameter resource cannot be empty".to_owned(),
+        ),
+        (
+            because(Reason::HostHeadersMissing),
+            Asks::Managed,
+            400,
+            "missing 'podname' and 'podns' from request header".to_owned(),
+        ),
+        (
+            because(Reason::HostCallerRefused),
+            Asks::Managed,
+            500,
+            "request remote address is not from a host".to_owned(),
+        ),
+        (
+            because(Reason::NamedPodNotFound),
+            Asks::Managed,
+            404,
+            "failed to get pod shop/demo, error: pod shop/demo doesn't exist".to_owned(),
+        ),
+        (
+            because(Reason::NamedPodNotFound),
+            Asks::Standard,
+            404,
+            created.to_owned(),
         ),
         (
             because(Reason::PodNotFound),

@@ -31,7 +31,63 @@ async fn blocked_instance_metadata_is_the_originals_403() {
     let got = node
         .get("10.0.0.5", "/metadata/instance?api-version=2021-02-01")
         .await;
-    assert_eq!((got.status.as_u16(), got.reason()), (403, "path_closed"));
+    assert_eq!((got.status.as_u16(), got.reason()), (403, "path_blocked"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_group_of_paths_follows_its_policy_for_excepted_pods_and_for_others() {
+    type Set = fn(&mut Policy, Access);
+    let groups: [(&str, Set); 5] = [
+        ("/metadata/instance?api-version=2021-02-01", |policy, access| {
+            policy.instance = access;
+        }),
+        ("/metadata/attested/document", |policy, access| {
+            policy.attested = access;
+        }),
+        ("/metadata/scheduledevents", |policy, access| {
+            policy.scheduled_events = access;
+        }),
+        ("/latest/meta-data", |policy, access| policy.other = access),
+        ("/metadata/identity/info", |policy, access| policy.token = access),
+    ];
+    // Nobody answers where the real service should be: a 503 of that code is a request that was passed on.
+    let (passed, closed) = ((503, "metadata_service_failed"), (404, "path_closed"));
+    for (path, set) in groups {
+        for access in [Access::Open, Access::Excepted, Access::Blocked] {
+            let node = node(None, |handler| set(&mut handler.policy, access));
+            let blocked = (if path.contains("instance") { 403 } else { 404 }, "path_blocked");
+            let [ordinary, excepted] = match access {
+                Access::Open if path.contains("identity") => [closed, passed],
+                Access::Open => [passed, passed],
+                Access::Excepted => [closed, passed],
+                Access::Blocked => [blocked, blocked],
+            };
+            for (from, expected) in [("10.0.0.1", ordinary), ("10.0.0.5", excepted)] {
+                let got = node.get(from, path).await;
+                assert_eq!(
+                    (got.status.as_u16(), got.reason()),
+                    expected,
+                    "{from} {path} {access:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_nodes_tokens_blocked_an_excepted_pod_is_told_what_it_needs() {
+    let at = format!("{T}{Q}");
+    let passed = plain().get("10.0.0.5", &at).await;
+    assert_eq!(
+        (passed.status.as_u16(), passed.reason()),
+        (503, "metadata_service_failed")
+    );
+    let node = node(None, |handler| handler.policy.token = Access::Blocked);
+    let got = node.get("10.0.0.5", &at).await;
+    assert_eq!(
+        (got.error(), got.reason()),
+        ((400, "invalid_request"), "no_binding_label")
+    );
 }
 
 #[tokio::test(start_paused = true)]

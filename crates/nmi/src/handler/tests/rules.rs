@@ -312,7 +312,7 @@ async fn rule_22_several_identities_are_a_fixed_choice_or_the_real_services_refu
         "head.one.tail"
     );
     let refuse = node(None, |handler| {
-        handler.policy.ambiguous = decide::Ambiguous::Refuse;
+        handler.policy.ambiguous = podid_core::decide::Ambiguous::Refuse;
     });
     let got = refuse.get("10.0.0.2", &format!("{T}{Q}")).await;
     assert_eq!(
@@ -413,7 +413,13 @@ async fn rule_25_a_pod_at_full_speed_is_throttled_alone_and_never_below_twenty_a
             per_second: 20,
             burst: 20,
         });
-        handler.callers = Callers::new(Attestation::Off, None, rates, Arc::clone(&handler.metrics));
+        handler.callers = Callers::new(
+            Attestation::Off,
+            None,
+            Vec::new(),
+            rates,
+            Arc::clone(&handler.metrics),
+        );
     });
     let at = format!("{T}{Q}");
     for _ in 0..20 {
