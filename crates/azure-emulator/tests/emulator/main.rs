@@ -8,11 +8,14 @@
     reason = "helpers of tests may panic too"
 )]
 
+mod bound;
+mod checklist;
 mod compute;
 mod entra;
 mod faults;
 mod golden;
 mod imds;
+mod program;
 mod rights;
 mod state;
 mod story;

@@ -101,6 +101,11 @@ impl Azure {
         self.tasks.run(std::time::Duration::from_secs(30)).await.unwrap();
     }
 
+    /// The built-in principal's, for ARM.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(crate) fn arm(&self) -> &str {
         &self.emulator.endpoints().arm[0]
     }
