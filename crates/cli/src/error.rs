@@ -1,6 +1,17 @@
-//! What the commands refuse and how they fail, each with what could help.
+//! What the commands refuse and how they fail: each with an exit code and what could help.
+
+use std::process::ExitCode;
 
 use podid_api::names::PROFILE_NAME;
+
+use crate::edit::Kind;
+
+/// Exit code of what was refused or failed.
+const FAILED: u8 = 1;
+/// Exit code of what is not there; that of `az`.
+const NOT_FOUND: u8 = 3;
+/// Exit code of a wait that took too long.
+const TIMED_OUT: u8 = 4;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,27 +46,29 @@ pub enum CliError {
         /// How often it was tried.
         tries: u32,
     },
-    /// Kubenet without consent. The text is that of `az` with its preview extension, with our flag.
-    #[error("--with-kubenet is required for enabling pod identity addon when using Kubenet network plugin")]
+    /// Kubenet without consent. The text is that of `az` with its preview extension.
+    #[error(
+        "--enable-pod-identity-with-kubenet is required for enabling pod identity addon when using Kubenet network plugin"
+    )]
     Kubenet,
-    /// There is no profile or it is switched off.
-    #[error("pod identity is not enabled for this cluster")]
+    /// There is no profile or it is switched off. The text is that of `az` with its preview extension.
+    #[error("The pod identity addon is not enabled for this managed cluster yet")]
     NotEnabled,
     /// An entry of this name exists.
     #[error("{what} {namespace}/{name} exists already")]
     Duplicate {
-        /// `pod identity` or `pod identity exception`.
-        what: &'static str,
+        /// Which list.
+        what: Kind,
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// No entry of this name exists.
+    /// No entry of this name exists. For an exception the text is that of `az` with its preview extension.
     #[error("{what} {namespace}/{name} not found")]
     Missing {
-        /// `pod identity` or `pod identity exception`.
-        what: &'static str,
+        /// Which list.
+        what: Kind,
         /// Its namespace.
         namespace: String,
         /// Its name.
@@ -63,9 +76,6 @@ pub enum CliError {
         /// Where an entry of this name is.
         elsewhere: Vec<String>,
     },
-    /// The identity's name cannot be the name of a pod identity.
-    #[error("the identity's name `{0}` cannot be the name of a pod identity")]
-    NameNeeded(String),
     /// Somebody else has the place that was asked for. The sentence says who, and what to remove.
     #[error("{0}")]
     Occupied(String),
@@ -85,6 +95,56 @@ pub enum CliError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The list is full.
+    #[error("a cluster has at most {most} {}", .what.many())]
+    Full {
+        /// Which list.
+        what: Kind,
+        /// How many it takes.
+        most: u32,
+    },
+    /// Objects asked for by name are not there.
+    #[error("{plural} not found: {}", .names.join(", "))]
+    NoSuchObjects {
+        /// What kind, as the API server calls many of them.
+        plural: String,
+        /// Which ones.
+        names: Vec<String>,
+    },
+    /// The name that would be taken cannot be the name of an entry.
+    #[error("`{name}` cannot be the name of a {what}")]
+    NameNeeded {
+        /// Which list.
+        what: Kind,
+        /// What would have been the name.
+        name: String,
+    },
+    /// What was waited for failed.
+    #[error("{what} is not in force: {message} ({code})")]
+    Failed {
+        /// What was waited for.
+        what: String,
+        /// The status's code.
+        code: String,
+        /// The status's words.
+        message: String,
+    },
+    /// What was waited for was taken away by somebody else.
+    #[error("{what} was taken away by somebody else meanwhile")]
+    Vanished {
+        /// What was waited for.
+        what: String,
+    },
+    /// What was waited for did not come.
+    #[error("{what} is not done after {after}: {last}")]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        after: String,
+        /// What was seen last.
+        last: String,
     },
     /// The result cannot be written in the format that was asked for.
     #[error("the result cannot be written as {format}")]
@@ -130,6 +190,15 @@ impl CliError {
         }
     }
 
+    /// The program's exit code: 1 for what was refused or failed, 3 for what is not there, 4 for a wait that took too long.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Missing { .. } | Self::NoSuchObjects { .. } => NOT_FOUND,
+            Self::TimedOut { .. } | Self::Unfinished { .. } => TIMED_OUT,
+            _ => FAILED,
+        })
+    }
+
     /// What could be done about it, when we know.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -149,20 +218,43 @@ impl CliError {
                 "on kubenet a pod with NET_RAW can forge another pod's address: prefer Azure CNI, or drop NET_RAW by policy"
                     .to_owned(),
             ),
-            Self::NotEnabled => Some("`podid enable` switches it on".to_owned()),
+            Self::NotEnabled => Some("to enable, run `podid enable`".to_owned()),
             Self::Duplicate { .. } => Some("delete it first, or choose another --name".to_owned()),
             Self::Missing { elsewhere, .. } if !elsewhere.is_empty() => {
                 Some(format!("there is one in {}", elsewhere.join(", ")))
             }
             Self::Missing { what, .. } => {
-                let command = if *what == crate::edit::EXCEPTION { "podid exception list" } else { "podid list" };
+                let command = match what {
+                    Kind::Identity => "podid list",
+                    Kind::Exception => "podid exception list",
+                };
                 Some(format!("`{command}` shows what is there"))
             }
-            Self::NameNeeded(_) => Some("give one with --name".to_owned()),
+            Self::Full { what, .. } => Some(format!("delete {} that nobody needs any more", what.many())),
+            Self::NoSuchObjects { plural, .. } => {
+                Some(format!("`podid get {} -A` shows what is there", short(plural)))
+            }
+            Self::NameNeeded { .. } => Some("give one with --name".to_owned()),
+            Self::Failed { code, .. } => crate::wait::fix(code).map(str::to_owned),
+            Self::Vanished { .. } => Some("`podid list` shows what is there now".to_owned()),
+            Self::TimedOut { .. } => Some(
+                "nothing was undone; is podid-controller running? `kubectl get pods -A -l app.kubernetes.io/component=controller`"
+                    .to_owned(),
+            ),
             Self::Contended { .. } => Some("try again".to_owned()),
             Self::Unfinished { .. } => Some("the same command goes on where this one stopped; --timeout-secs gives it longer".to_owned()),
             // The API server's own words say it all.
             Self::Refused { .. } | Self::Occupied(_) | Self::Unreadable { .. } | Self::Unwritable { .. } => None,
         }
+    }
+}
+
+/// What `podid get` calls a kind.
+fn short(plural: &str) -> &str {
+    match plural {
+        "azureidentities" => "identities",
+        "azureidentitybindings" => "bindings",
+        "azurepodidentityexceptions" => "exceptions",
+        other => other,
     }
 }

@@ -22,45 +22,67 @@ pub enum Format {
 }
 
 /// A result in all its formats.
-pub(crate) struct Listing<'a, T> {
+pub(crate) struct Listing<T> {
     /// What is listed, for the words when there is nothing.
-    pub(crate) what: &'a str,
+    pub(crate) what: &'static str,
     /// Column titles.
-    pub(crate) titles: &'a [&'a str],
+    pub(crate) titles: Vec<&'static str>,
     /// One row an item.
     pub(crate) rows: Vec<Vec<String>>,
     /// One name an item.
     pub(crate) names: Vec<String>,
     /// The same as data.
-    pub(crate) data: &'a T,
+    pub(crate) data: T,
 }
 
-impl<T: Serialize> Listing<'_, T> {
+impl<T: Serialize> Listing<T> {
     /// Prints in `format`.
     pub(crate) fn print(self, format: Format, printer: &mut Printer) -> Result<(), CliError> {
         match format {
             Format::Table if self.rows.is_empty() => printer.say(&format!("no {} found", self.what)),
-            Format::Table => printer.data(&table(self.titles, self.rows)),
+            Format::Table => printer.data(&table(&self.titles, self.rows)),
             Format::Name if self.names.is_empty() => {}
             Format::Name => printer.data(&self.names.join("\n")),
-            Format::Json => {
-                let text =
-                    serde_json::to_string_pretty(self.data).map_err(|source| CliError::Unwritable {
-                        format: "json",
-                        source: source.into(),
-                    })?;
-                printer.data(&text);
-            }
-            Format::Yaml => {
-                let text = serde_saphyr::to_string(self.data).map_err(|source| CliError::Unwritable {
-                    format: "yaml",
-                    source: source.into(),
-                })?;
-                printer.data(&text);
-            }
+            Format::Json => printer.data(&json(&self.data)?),
+            Format::Yaml => printer.data(&yaml(&self.data)?),
         }
         Ok(())
     }
+}
+
+/// Prints one object as data; as a table it is its name.
+pub(crate) fn object(
+    data: &impl Serialize,
+    name: &str,
+    format: Format,
+    printer: &mut Printer,
+) -> Result<(), CliError> {
+    printer.data(&match format {
+        Format::Json => json(data)?,
+        Format::Yaml => yaml(data)?,
+        Format::Name | Format::Table => name.to_owned(),
+    });
+    Ok(())
+}
+
+fn json(data: &impl Serialize) -> Result<String, CliError> {
+    serde_json::to_string_pretty(data).map_err(|source| CliError::Unwritable {
+        format: "json",
+        source: source.into(),
+    })
+}
+
+fn yaml(data: &impl Serialize) -> Result<String, CliError> {
+    serde_saphyr::to_string(data).map_err(|source| CliError::Unwritable {
+        format: "yaml",
+        source: source.into(),
+    })
+}
+
+/// Labels in one cell.
+pub(crate) fn labels<'l>(labels: impl IntoIterator<Item = (&'l String, &'l String)>) -> String {
+    let pairs = labels.into_iter().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
 }
 
 /// Columns without lines, as kubectl has them.
@@ -81,7 +103,7 @@ fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
 }
 
 /// Anybody may write into an object: no control character of theirs reaches the terminal.
-fn printable(cell: &str) -> String {
+pub(crate) fn printable(cell: &str) -> String {
     if cell.is_empty() {
         return "<none>".to_owned();
     }

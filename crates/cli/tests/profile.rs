@@ -12,7 +12,7 @@ use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use podid_cli::printer::Printer;
-use podid_cli::{Args, CliError};
+use podid_cli::{Args, CliError, Cluster};
 use serde_json::{Value, json};
 
 const ID: &str =
@@ -132,10 +132,9 @@ async fn podid(server: &Server, line: &str) -> (Result<(), CliError>, String, St
         }
     });
     let client = Client::new(service, "default");
-    let result = args
-        .command
-        .run(client, &mut Printer::new(data.clone(), words.clone()))
-        .await;
+    let mut printer = Printer::new(data.clone(), words.clone());
+    let result = args.command.run(&Cluster::At(client), &mut printer).await;
+    let result = result.map_err(|error| error.downcast().unwrap());
     let text = |text: Text| String::from_utf8(text.0.lock().clone()).unwrap();
     (result, text(data), text(words))
 }
@@ -190,10 +189,7 @@ async fn without_a_name_the_identitys_own_is_taken() {
     )
     .await;
     let error = result.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the identity's name `Web_1` cannot be the name of a pod identity"
-    );
+    assert_eq!(error.to_string(), "`web_1` cannot be the name of a pod identity");
     assert_eq!(error.hint().unwrap(), "give one with --name");
 }
 
@@ -283,8 +279,11 @@ async fn a_cluster_without_pod_identity_is_told_apart() {
     let server = Server::default();
     let line = format!("add --namespace my-app --name web --identity-resource-id {ID}");
     let error = podid(&server, &line).await.0.unwrap_err();
-    assert_eq!(error.to_string(), "pod identity is not enabled for this cluster");
-    assert_eq!(error.hint().unwrap(), "`podid enable` switches it on");
+    assert_eq!(
+        error.to_string(),
+        "The pod identity addon is not enabled for this managed cluster yet"
+    );
+    assert_eq!(error.hint().unwrap(), "to enable, run `podid enable`");
 }
 
 #[tokio::test]
@@ -305,7 +304,7 @@ async fn enable_makes_the_profile_once_and_disable_drops_all_that_was_in_it() {
     result.unwrap();
     assert_eq!(
         words,
-        "pod identity is off; all pod identities and exceptions are dropped\n"
+        "pod identity is off; dropped with it: 1 pod identities, 0 exceptions\n"
     );
     assert_eq!(server.spec(), json!({ "enabled": false }));
     let (_, _, words) = podid(&server, "disable").await;
@@ -321,13 +320,16 @@ async fn kubenet_is_refused_without_consent_and_nothing_is_written() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "--with-kubenet is required for enabling pod identity addon when using Kubenet network plugin"
+        "--enable-pod-identity-with-kubenet is required for enabling pod identity addon when using Kubenet network plugin"
     );
     assert!(server.0.lock().profile.is_none());
-    podid(&server, "enable --network-plugin kubenet --with-kubenet")
-        .await
-        .0
-        .unwrap();
+    podid(
+        &server,
+        "enable --network-plugin kubenet --enable-pod-identity-with-kubenet",
+    )
+    .await
+    .0
+    .unwrap();
     assert_eq!(
         server.spec(),
         json!({ "enabled": true, "allowNetworkPluginKubenet": true, "networkPlugin": "kubenet" })
@@ -373,6 +375,32 @@ async fn a_malformed_object_hides_no_other_and_old_spellings_are_shown() {
 }
 
 #[tokio::test]
+async fn a_dry_run_on_the_client_reads_and_writes_nothing() {
+    let server = Server::enabled();
+    let line = format!("add --namespace my-app --name web --identity-resource-id {ID} --dry-run -o json");
+    let (result, data, words) = podid(&server, &line).await;
+    result.unwrap();
+    assert!(
+        words.starts_with("pod identity my-app/web added (dry run)\n"),
+        "{words}"
+    );
+    let would: Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(would["kind"], "PodIdentityProfile");
+    assert_eq!(would["spec"]["userAssignedIdentities"][0]["name"], "web");
+    assert_eq!(server.0.lock().writes, 0);
+    assert_eq!(server.spec(), json!({ "enabled": true }));
+}
+
+#[tokio::test]
+async fn az_words_work_as_they_are() {
+    let server = Server::enabled();
+    let line = "pod-identity exception add --namespace my-app --pod-labels app=web tier=front";
+    let (result, _, words) = podid(&server, line).await;
+    result.unwrap();
+    assert_eq!(words, "pod identity exception my-app/web-front added\n");
+}
+
+#[tokio::test]
 async fn kinds_that_are_not_installed_get_a_hint() {
     let error = podid(&Server::default(), "get bindings").await.0.unwrap_err();
     assert_eq!(
@@ -398,6 +426,10 @@ fn wrong_values_name_their_flag() {
             "--pod-labels",
         ),
         ("get identities -A -n x", "--namespace"),
+        ("get pods web -A", "--all-namespaces"),
+        ("disable --timeout 5m", "--wait"),
+        ("disable --wait --dry-run=server", "--dry-run"),
+        ("disable --wait --timeout 5y", "--timeout"),
     ] {
         let Err(error) = Cli::try_parse_from(std::iter::once("podid").chain(line.split_whitespace())) else {
             panic!("`{line}` was taken");

@@ -1,5 +1,6 @@
 //! Generated files: the CRDs in `deploy/crds` and the reference pages. Written, or compared with what is there.
 
+mod cli;
 mod codes;
 pub(crate) mod conformance;
 mod flags;
@@ -77,6 +78,7 @@ fn files() -> Vec<(String, String)> {
     files.push(("docs/reference/conformance.md".to_owned(), conformance::page()));
     files.push(("docs/reference/errors.md".to_owned(), codes::page()));
     files.push(("docs/reference/flags.md".to_owned(), flags::page()));
+    files.push(("docs/reference/cli.md".to_owned(), cli::page()));
     files
 }
 

@@ -1,4 +1,5 @@
-//! The way to the cluster: `--kubeconfig`, else what every Kubernetes client does.
+//! The way to the cluster: `--kubeconfig` and `--context`, else what every Kubernetes client does. Gone only by
+//! commands that need it.
 
 use std::path::Path;
 
@@ -10,23 +11,65 @@ use crate::error::CliError;
 
 /// Which cluster.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Cluster")]
 pub struct ConnectArgs {
     /// Kubeconfig file, or several as KUBECONFIG has them; else the one of the home folder, else the pod's own cluster
-    #[arg(long, env = "KUBECONFIG", value_name = "PATH", global = true)]
+    #[arg(
+        long,
+        env = "KUBECONFIG",
+        hide_env_values = true,
+        value_name = "PATH",
+        global = true
+    )]
     pub kubeconfig: Option<std::ffi::OsString>,
 
     /// Context of the kubeconfig, in place of its current one
-    #[arg(long, env = "PODID_CONTEXT", value_name = "NAME", global = true)]
+    #[arg(
+        long,
+        env = "PODID_CONTEXT",
+        hide_env_values = true,
+        value_name = "NAME",
+        global = true
+    )]
     pub context: Option<String>,
 }
 
-impl ConnectArgs {
-    /// A client of that cluster. Nothing is sent yet.
+/// A cluster to be reached.
+#[derive(Clone)]
+pub enum Cluster {
+    /// By the command line's flags, once it is needed.
+    By(ConnectArgs),
+    /// By this client.
+    At(Client),
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::By(args) => f.debug_tuple("By").field(args).finish(),
+            Self::At(_) => f.debug_tuple("At").finish_non_exhaustive(),
+        }
+    }
+}
+
+impl Cluster {
+    /// A client of it. Nothing is sent yet.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
+        match self {
+            Self::By(args) => args.client().await,
+            Self::At(client) => Ok(client.clone()),
+        }
+    }
+}
+
+impl ConnectArgs {
+    async fn client(&self) -> Result<Client, CliError> {
         // kube's texts have their causes in them already.
         fn refused(error: impl ToString) -> CliError {
             CliError::Kubeconfig(error.to_string())
         }
+        // Err means that a provider is there already, in a process that does more than this.
+        let _already_there = rustls::crypto::ring::default_provider().install_default();
         let options = KubeConfigOptions {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
