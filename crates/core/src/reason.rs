@@ -77,6 +77,8 @@ pub enum Reason {
     // What keeps the agent from giving it.
     /// The pod asks too often.
     RateLimited,
+    /// The pod has too many connections open.
+    TooManyConnections,
     /// The agent has not seen the cluster's objects yet.
     NotSynced,
     /// Tokens of this kind of identity cannot be obtained by this agent.
@@ -300,6 +302,12 @@ const TABLE: &[Row] = &[
         "rate_limited",
         "Temporarily throttled, too many requests",
         "keep tokens until they end; each SDK does when its credential object is kept",
+    ),
+    row(
+        Reason::TooManyConnections,
+        "too_many_connections",
+        "Temporarily throttled, too many requests: this address has too many connections open",
+        "keep one HTTP client and close what is not used (--pod-connections of the agent is the limit)",
     ),
     row(
         Reason::NotSynced,

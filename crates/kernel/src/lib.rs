@@ -17,6 +17,7 @@
 //! - [`cni`]: wires pods to a node in the two ways CNI plugins do.
 //! - [`redirect`]: pods' metadata packets come to the agent; why that fails closed stands in `redirect/local_route.rs`.
 //! - [`attest`]: whose socket a connection is.
+//! - [`open_files`]: how many files this process may have open.
 //!
 //! Netlink is asked with blocking sockets: the kernel answers within the call, in microseconds. What takes longer is
 //! a change of namespace (some milliseconds): [`attest::Attestor::confirm`] moves that off the runtime, the others
@@ -34,6 +35,7 @@ pub mod attest;
 pub mod cni;
 mod netlink;
 pub mod netns;
+pub mod open_files;
 pub mod redirect;
 pub mod world;
 

@@ -146,7 +146,7 @@ impl Refusal {
         let status = match reason {
             Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Reason::PathNotFound | Reason::PathClosed | Reason::PathBlocked => StatusCode::NOT_FOUND,
-            Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Reason::RateLimited | Reason::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
             Reason::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         };
@@ -167,7 +167,7 @@ impl Refusal {
                 "invalid_request"
             },
             retry_after_secs: match reason {
-                Reason::RateLimited => Some(1),
+                Reason::RateLimited | Reason::TooManyConnections => Some(1),
                 Reason::NotSynced => Some(5),
                 _ => None,
             },
@@ -250,11 +250,28 @@ fn json(status: StatusCode, body: &(impl Serialize + ?Sized), room: usize) -> An
     answer
 }
 
-/// The whole 429 for a connection over its address's limit, written before any request was read.
-pub(crate) fn too_many_connections() -> &'static [u8] {
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json; charset=utf-8\r\nRetry-After: 1\r\n\
-      Connection: close\r\nContent-Length: 119\r\n\r\n\
-      {\"error\":\"invalid_request\",\"error_description\":\"Temporarily throttled, too many requests [too_many_connections]\"}      "
+/// Answers to what cannot be read as a request: hyper's own, by how they begin, and what is written instead.
+const UNREAD: [(&[u8], &[u8]); 3] = [
+    (
+        b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n",
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json; charset=utf-8\r\nx-podid-reason: request_unreadable\r\nconnection: close\r\ncontent-length: 111\r\n\r\n{\"error\":\"invalid_request\",\"error_description\":\"The request is not HTTP that can be read [request_unreadable]\"}",
+    ),
+    (
+        b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n",
+        b"HTTP/1.1 414 URI Too Long\r\ncontent-type: application/json; charset=utf-8\r\nx-podid-reason: uri_too_long\r\nconnection: close\r\ncontent-length: 97\r\n\r\n{\"error\":\"invalid_request\",\"error_description\":\"The request's target is too long [uri_too_long]\"}",
+    ),
+    (
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n",
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json; charset=utf-8\r\nx-podid-reason: head_too_large\r\nconnection: close\r\ncontent-length: 98\r\n\r\n{\"error\":\"invalid_request\",\"error_description\":\"The request's head is too large [head_too_large]\"}",
+    ),
+];
+
+/// What is written instead of `bytes`, when they are hyper's own answer to what it cannot read: that has no body.
+pub(crate) fn unread(bytes: &[u8]) -> Option<&'static [u8]> {
+    UNREAD
+        .iter()
+        .find(|(own, _)| bytes.starts_with(own))
+        .map(|(_, ours)| *ours)
 }
 
 #[cfg(test)]
@@ -299,14 +316,16 @@ mod tests {
     }
 
     #[test]
-    fn the_hand_written_429_has_the_length_it_claims() {
-        let whole = std::str::from_utf8(too_many_connections()).unwrap();
-        let (head, body) = whole.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("Content-Length: {}", body.len())),
-            "{} {head}",
-            body.len()
-        );
-        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    fn hand_written_answers_have_the_length_they_claim() {
+        for (_, ours) in UNREAD {
+            let whole = std::str::from_utf8(ours).unwrap();
+            let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.ends_with(&format!("content-length: {}", body.len())),
+                "{} {head}",
+                body.len()
+            );
+            serde_json::from_str::<serde_json::Value>(body).unwrap();
+        }
     }
 }

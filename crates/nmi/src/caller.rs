@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     local: SocketAddr,
     /// It came in where node agents on the node's network ask.
     host: bool,
+    /// One more than its address may have: only probes are answered.
+    crowded: bool,
     proof: OnceLock<Proof>,
     recent: Recent,
 }
@@ -46,6 +48,7 @@ impl Connection {
             peer,
             local,
             host: false,
+            crowded: false,
             proof: OnceLock::new(),
             recent: Recent::default(),
         }
@@ -57,6 +60,19 @@ impl Connection {
             host: true,
             ..Self::new(peer, local)
         }
+    }
+
+    /// The same connection, as one more than its address may have.
+    pub(crate) fn crowded(self) -> Self {
+        Self {
+            crowded: true,
+            ..self
+        }
+    }
+
+    /// Whether only probes are answered.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded
     }
 
     /// Whether it came in where node agents on the node's network ask.
@@ -227,6 +243,12 @@ impl Callers {
 
     fn is_allowed(&self, pod: &Pod) -> bool {
         self.hosts.iter().any(|caller| caller.is(pod))
+    }
+
+    /// Takes one request to a path that is open to everybody out of the address' bucket, if there is one. By address, and not out of
+    /// the bucket of the pod that has it, which somebody with a borrowed address could empty.
+    pub(crate) fn may_pass(&self, connection: &Connection) -> bool {
+        self.rates.of_address(connection.peer.ip()).take()
     }
 
     /// Finds out whose `connection` is, and keeps it.

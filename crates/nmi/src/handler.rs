@@ -194,6 +194,9 @@ impl<S: Source> Handler<S> {
         };
         record.resource = known_resource(&request.resource);
         record.selector.clone_from(&request.selector);
+        if connection.is_crowded() {
+            return refused(Reason::TooManyConnections);
+        }
         let deadline = started + self.wait;
         loop {
             let granted = match self
@@ -266,7 +269,12 @@ impl<S: Source> Handler<S> {
         if [Method::CONNECT, Method::TRACE].contains(&parts.method) {
             return refused(Reason::MethodNotAllowed);
         }
+        if connection.is_crowded() {
+            return refused(Reason::TooManyConnections);
+        }
         match self.policy.access(group) {
+            // Nobody looks whose it is; still, one address does not get all of the real service's quota.
+            Access::Open if !self.callers.may_pass(connection) => return refused(Reason::RateLimited),
             Access::Open => return self.pass(parts, path, body, None).await,
             Access::Blocked => {
                 let mut ended = refused(Reason::PathBlocked);

@@ -20,6 +20,7 @@ mod hosts;
 mod kubenet;
 mod log;
 mod metrics;
+mod pace;
 mod patience;
 mod rate;
 mod redirect;

@@ -12,6 +12,7 @@ use podid_rt::tasks::Tasks;
 use crate::app::App;
 use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, placed};
 use crate::kubenet;
+use crate::server::Limits;
 
 impl Nmi {
     /// Does what was asked for.
@@ -59,7 +60,9 @@ impl NmiArgs {
         cluster.headers.push((http::header::USER_AGENT, agent));
         let client = podid_rt::cluster::client_of(cluster).context("make a client of the cluster")?;
         let drain_deadline = self.drain_deadline;
-        let app = App::bind(self.config(client, node)?).await?;
+        let mut config = self.config(client, node)?;
+        config.limits = fitting(config.limits);
+        let app = App::bind(config).await?;
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
         let mut tasks = Tasks::new(stop.clone());
         let (listen, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
@@ -69,6 +72,27 @@ impl NmiArgs {
         tasks.run(drain_deadline).await?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// As many connections as this process may have files for, which is raised to what the system allows.
+fn fitting(limits: Limits) -> Limits {
+    match podid_kernel::open_files::raise() {
+        Ok(files) => {
+            let fitting = limits.within(files);
+            if fitting.connections < limits.connections {
+                tracing::warn!(
+                    open_files = files,
+                    connections = fitting.connections,
+                    "fewer connections than usual: this process may not have more files open (RLIMIT_NOFILE)"
+                );
+            }
+            fitting
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files could not be raised (RLIMIT_NOFILE)");
+            limits
+        }
     }
 }
 

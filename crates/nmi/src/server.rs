@@ -19,39 +19,55 @@ use podid_broker::Source;
 use podid_kernel::redirect::SelfTest;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Group;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::answer;
 use crate::body::BodyError;
 use crate::caller::Connection;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::pace::{Beat, Paced};
 use crate::seats::Seats;
 
-/// What a client may take for a whole request head, and how long a connection may be idle between two requests.
-/// Clients keep connections for at least 60 s.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a connection may be idle before its first request and between two. Clients keep connections for at least 60 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Most headers of a request; hyper answers 431 to more. SDKs send up to 15.
 const MAX_HEADERS: usize = 64;
 /// Most bytes of a request head, in bytes; hyper answers 431 to more. Enough for four times the longest ARM id.
 const MAX_HEAD: usize = 16 * 1024;
 /// What to wait after accept failed (file descriptors used up), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long somebody over the limit is given to take our refusal.
+/// How long somebody over the limit is given for a request and its answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Most refusals written at a time; beyond it connections are closed without a word.
+/// Most connections over the limit that are looked at at a time; beyond it they are closed without a word.
 const REFUSALS: usize = 64;
+
+/// Open files for all but pods' connections.
+const RESERVED: u64 = 512;
+/// Connections that there may be however few files a process may open.
+const LEAST_CONNECTIONS: usize = 64;
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// In all; more wait in the kernel's queue.
     pub connections: usize,
-    /// From one address; more get a 429.
+    /// From one address; on more only probes are answered, everything else gets a 429.
     pub per_peer: usize,
+}
+
+impl Limits {
+    /// With as many connections as fit into a process of `open_files`: each has a file of its own and perhaps one towards the real
+    /// service, and watches, attested pods and probes need some as well.
+    pub fn within(self, open_files: u64) -> Self {
+        let fit = usize::try_from(open_files.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX);
+        Self {
+            connections: self.connections.min(fit.max(LEAST_CONNECTIONS)),
+            ..self
+        }
+    }
 }
 
 impl Default for Limits {
@@ -132,16 +148,6 @@ impl<S: Source> Server<S> {
                 Err(_) => return,
             },
         };
-        let Some(seat) = doorman.seats.take(peer.ip().to_canonical()) else {
-            self.metrics.connections_refused.inc();
-            if let Ok(turn) = Arc::clone(&doorman.refusals).try_acquire_owned() {
-                doorman.group.spawn(async move {
-                    refuse(stream).await;
-                    drop((turn, permit));
-                });
-            }
-            return;
-        };
         // Small answers must not wait for a delayed acknowledgement.
         let _best_effort = stream.set_nodelay(true);
         let connect = if self.host {
@@ -151,6 +157,18 @@ impl<S: Source> Server<S> {
         };
         let connection = connect(canonical(peer), canonical(asked));
         let (handler, stop) = (Arc::clone(&self.handler), doorman.stop.clone());
+        let Some(seat) = doorman.seats.take(peer.ip().to_canonical()) else {
+            self.metrics.connections_refused.inc();
+            // A probe must get its answer whatever else its pod does; everything else is told to come back.
+            if let Ok(turn) = Arc::clone(&doorman.refusals).try_acquire_owned() {
+                doorman.group.spawn(async move {
+                    let served = serve(stream, connection.crowded(), handler, stop);
+                    let _late = tokio::time::timeout(REFUSAL_TIMEOUT, served).await;
+                    drop((turn, permit));
+                });
+            }
+            return;
+        };
         let counted = Counted::new(&self.metrics);
         doorman.group.spawn(async move {
             serve(stream, connection, handler, stop).await;
@@ -209,9 +227,14 @@ pub(crate) async fn serve<S: Source, I>(
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let peer = connection.peer();
+    let keep_alive = !connection.is_crowded();
     let connection = Arc::new(connection);
+    let beat = Beat::new();
+    let stream = Paced::new(stream, beat.clone());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
+        let beat = beat.clone();
+        beat.asked();
         let request = request.map(|body| body.map_err(broken as fn(_) -> _));
         async move {
             // One request's bug is that request's trouble; others of the connection, and the connection, go on.
@@ -220,13 +243,16 @@ pub(crate) async fn serve<S: Source, I>(
                 .catch_unwind()
                 .await;
             let met_a_bug = |panic: Box<dyn Any + Send>| handler.met_a_bug(&connection, &*panic, started);
-            Ok::<_, Infallible>(answered.unwrap_or_else(met_a_bug))
+            let answer = answered.unwrap_or_else(met_a_bug);
+            beat.answered();
+            Ok::<_, Infallible>(answer)
         }
     });
     let mut http = std::pin::pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(IDLE_TIMEOUT)
+            .keep_alive(keep_alive)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)
@@ -246,19 +272,6 @@ pub(crate) async fn serve<S: Source, I>(
 
 fn broken(error: hyper::Error) -> BodyError {
     BodyError::new(error)
-}
-
-/// Answers 429 without reading a request, then waits a little for the client to take it: closing with unread bytes
-/// would reset the connection and lose the answer.
-async fn refuse(mut stream: TcpStream) {
-    let refusal = async {
-        stream.write_all(answer::too_many_connections()).await?;
-        stream.shutdown().await?;
-        let mut scrap = [0_u8; 1024];
-        while stream.read(&mut scrap).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    let _gone_or_late = tokio::time::timeout(REFUSAL_TIMEOUT, refusal).await;
 }
 
 /// IPv4 addresses as IPv4, also on a dual-stack listener.

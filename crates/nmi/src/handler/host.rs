@@ -51,6 +51,9 @@ impl<S: Source> Handler<S> {
         };
         record.resource = known_resource(&request.resource);
         record.selector.clone_from(&request.selector);
+        if connection.is_crowded() {
+            return refused(Reason::TooManyConnections);
+        }
         let deadline = started + self.wait;
         let object = &*record.named.insert(object);
         loop {

@@ -1,6 +1,7 @@
 //! The rules of the wire, without a socket: a world from watch events, a source in memory, requests and answers.
 
 mod conduct;
+mod limits;
 mod rules;
 mod style;
 

@@ -180,9 +180,14 @@ async fn one_address_cannot_take_all_connections() {
         assert_eq!(wire.get(&format!("{T}{Q}")).await.status, 200);
     }
     let mut third = few.connect("127.0.0.2").await.unwrap();
-    let refused = third.read().await;
+    let refused = third.get(&format!("{T}{Q}")).await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
-    assert_eq!(refused.json()["error"], "invalid_request");
+    assert_eq!(refused.reason(), "too_many_connections");
+    assert!(third.closed().await);
+    // A probe is outside every limit.
+    let mut fourth = few.connect("127.0.0.2").await.unwrap();
+    fourth.send(&format!("GET {T} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+    assert_eq!(fourth.read().await.status, 400);
     assert_eq!(few.get("127.0.0.3", &format!("{T}{Q}")).await.status, 200);
     drop(agent);
 }
