@@ -23,6 +23,8 @@ pub(crate) enum Suite {
     Kube(kube::KubeArgs),
     /// The contract of the embedded Kubernetes API, against a real API server
     KubeContract,
+    /// The guide to podid on Kubernetes, every command of it as it stands
+    KubeGuide,
 }
 
 impl Suite {
@@ -34,6 +36,7 @@ impl Suite {
             Self::Mgmt(args) => mgmt::run(&args),
             Self::Kube(args) => kube::run(&args),
             Self::KubeContract => kube::contract(),
+            Self::KubeGuide => kube::guide(),
         }
     }
 }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use self::archive::{ImageConfig, Layer, archive};
-use self::program::Programs;
+pub(crate) use self::program::Programs;
 use crate::kube::tools::target_folder;
 use crate::printer;
 

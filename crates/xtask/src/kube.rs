@@ -56,6 +56,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         at: Where,
     },
+    /// Put azure-emulator in Azure's place for the nodes that are there, and print one managed identity of theirs
+    Azure(Where),
     /// Print how to reach the cluster that runs
     Env(Where),
     /// Write what the chart renders by default to deploy/kustomize, and the CRDs to the chart
@@ -135,6 +137,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Build => printer::line(&Tools::node()?.root().display().to_string()),
         Command::Up(at) => print_env(&Cluster::up(at.state()?)?),
+        Command::Azure(at) => {
+            for (name, value) in crate::e2e::kube::stand_in::start(&at.cluster()?)? {
+                printer::line(&format!("export {name}={value}"));
+            }
+        }
         Command::Env(at) => print_env(&at.cluster()?),
         Command::Node(NodeCommand::Add {
             name,

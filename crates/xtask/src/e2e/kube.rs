@@ -3,6 +3,7 @@
 
 mod azure;
 mod install;
+pub(crate) mod stand_in;
 mod story;
 mod ways;
 mod workload;
@@ -17,6 +18,9 @@ use clap::Args;
 use crate::kube::cluster::Cluster;
 use crate::kube::state::State;
 use crate::printer;
+
+/// What newcomers follow.
+const GUIDE: &str = "docs/guides/kubernetes.md";
 
 /// Flags of the run on real nodes.
 #[derive(Args, Clone, Debug)]
@@ -77,6 +81,27 @@ pub(crate) fn with_podid(
         steps.step("helm install", || world.helm("install", &[]))?;
         work(&Inside(world))
     })
+}
+
+/// Runs the guide to podid on Kubernetes (`docs/guides/kubernetes.md`), every command of it, on the cluster that it makes.
+pub(crate) fn guide() -> anyhow::Result<()> {
+    if Cluster::find(State::new(None)?).is_ok() {
+        bail!("the guide makes its own cluster, and one runs already; `cargo xtask kube down` ends it");
+    }
+    let root = crate::root()?;
+    let mut bash = Command::new("bash");
+    bash.args(["--noprofile", "--norc"]).current_dir(&root);
+    let folder = root.join("target/e2e/kube-guide");
+    std::fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
+    let done = super::guide::run(&root.join(GUIDE), bash, &folder, &[]);
+    // The guide's last command, for when it did not come to it.
+    State::new(None)?.clear()?;
+    let done = done?;
+    printer::line(&format!(
+        "{} commands of {GUIDE} in {} s: all did what they should",
+        done.commands, done.seconds
+    ));
+    Ok(())
 }
 
 /// Runs kube-emulator's contract tests against a real API server.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -230,6 +231,14 @@ impl Cluster {
             .nodes
             .into_iter()
             .map(|node| node.name)
+            .collect())
+    }
+
+    /// The nodes' names and addresses.
+    pub(crate) fn addresses(&self) -> anyhow::Result<Vec<(String, IpAddr)>> {
+        let nodes = self.state.running()?.nodes.into_iter();
+        Ok(nodes
+            .map(|node| (node.name, super::addresses::node(node.number).into()))
             .collect())
     }
 

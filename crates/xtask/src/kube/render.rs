@@ -1,6 +1,9 @@
 //! One source for all ways to install: the chart. Its CRDs are copies of `deploy/crds`; `deploy/kustomize` is what the
 //! real helm renders from it by default, and is built into `podid install`.
 
+mod rights;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,26 +54,43 @@ pub(super) fn run(tools: &Tools, check: bool) -> anyhow::Result<()> {
          pod-security.kubernetes.io/enforce: privileged\n{}",
         helm(tools, &root, &[])?
     );
-    let agent = helm(
-        tools,
-        &root,
-        &["--set=uninstall=true", "--show-only=templates/nmi/daemonset.yaml"],
-    )?;
+    let only = |template: &str, setting: &str| -> anyhow::Result<String> {
+        let template = format!("--show-only=templates/{template}");
+        Ok(format!(
+            "{header}{}",
+            helm(tools, &root, &["--set", setting, &template])?
+        ))
+    };
+    let policy = |kind: &str| only("net-raw.yaml", &format!("netRaw.policy={kind}"));
     let files = vec![
         (root.join(BASE), base),
-        (root.join(AGENT), format!("{header}{agent}")),
+        (root.join(AGENT), only("nmi/daemonset.yaml", "uninstall=true")?),
+        (
+            root.join("deploy/policies/drop-net-raw.yaml"),
+            policy("validatingAdmissionPolicy")?,
+        ),
+        (
+            root.join("deploy/policies/drop-net-raw.gatekeeper.yaml"),
+            policy("gatekeeper")?,
+        ),
+        (root.join("docs/reference/rights.md"), rights_page(tools, &root)?),
     ];
     write(files, check)
 }
 
+fn rights_page(tools: &Tools, root: &Path) -> anyhow::Result<String> {
+    let with = |settings: &[&str]| -> anyhow::Result<BTreeSet<rights::Right>> {
+        let more: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        rights::of(&template(tools, root, &more)?)
+    };
+    let by_setting: anyhow::Result<Vec<_>> =
+        rights::SETTINGS.iter().map(|setting| with(&[setting])).collect();
+    rights::page(&with(&[])?, &by_setting?)
+}
+
 /// What the chart renders, without what only means something to helm: its labels and hooks.
 fn helm(tools: &Tools, root: &Path, more: &[&str]) -> anyhow::Result<String> {
-    let rendered = super::tools::run(
-        Command::new(tools.program("helm"))
-            .args(["template", "podid", "--namespace", NAMESPACE, "--no-hooks"])
-            .args(more)
-            .arg(root.join(CHART)),
-    )?;
+    let rendered = template(tools, root, &[&["--no-hooks"], more].concat())?;
     let kept: Vec<&str> = rendered.lines().filter(|line| !helms(line)).collect();
     let indent = |line: &str| line.len() - line.trim_start().len();
     let mut text = String::new();
@@ -83,6 +103,15 @@ fn helm(tools: &Tools, root: &Path, more: &[&str]) -> anyhow::Result<String> {
         }
     }
     Ok(text)
+}
+
+fn template(tools: &Tools, root: &Path, more: &[&str]) -> anyhow::Result<String> {
+    super::tools::run(
+        Command::new(tools.program("helm"))
+            .args(["template", "podid", "--namespace", NAMESPACE])
+            .args(more)
+            .arg(root.join(CHART)),
+    )
 }
 
 /// Whether a line is a label or annotation of helm's.

@@ -25,6 +25,7 @@ const SECRET: &str = "end-to-end";
 const GROUPS: &str = "2024-11-01";
 const IDENTITIES: &str = "2023-01-31";
 const CLUSTERS: &str = "2024-09-01";
+const SCALE_SETS: &str = "2024-07-01";
 /// Source: azure-cli's `az aks create`, cut down to what the emulator keeps.
 const GROUP: &str = "myResourceGroup";
 const CLUSTER: &str = "myAKSCluster";
@@ -162,8 +163,17 @@ impl<'a> Azure<'a> {
 
     /// `az group create`, `az aks create --enable-pod-identity`.
     pub(super) fn create_cluster(&self, nodes: usize) -> anyhow::Result<()> {
+        self.put_cluster(nodes, Some(json!({ "enabled": true })))
+    }
+
+    /// `az group create`, `az aks create`: nothing is written into the cluster.
+    pub(super) fn create_plain_cluster(&self, nodes: usize) -> anyhow::Result<()> {
+        self.put_cluster(nodes, None)
+    }
+
+    fn put_cluster(&self, nodes: usize, pod_identity: Option<Value>) -> anyhow::Result<()> {
         self.create_group(GROUP)?;
-        let body = json!({
+        let mut body = json!({
             "location": "eastus",
             "identity": { "type": "SystemAssigned" },
             "properties": {
@@ -172,15 +182,41 @@ impl<'a> Azure<'a> {
                     "name": "nodepool1", "count": nodes, "osType": "Linux", "type": "VirtualMachineScaleSets", "mode": "System",
                 }],
                 "networkProfile": { "networkPlugin": "azure" },
-                "podIdentityProfile": { "enabled": true },
             },
         });
+        if let (Some(profile), Some(properties)) = (
+            pod_identity,
+            body.pointer_mut("/properties").and_then(Value::as_object_mut),
+        ) {
+            properties.insert("podIdentityProfile".to_owned(), profile);
+        }
         self.arm("PUT", &cluster_path(), CLUSTERS, Some(&body))?;
         eventually("the managed cluster is made", Duration::from_secs(30), || {
             self.managed().is_ok_and(|found| {
                 found.pointer("/properties/provisioningState") == Some(&json!("Succeeded"))
             })
         })
+    }
+
+    /// `az vmss identity assign` for every scale set of the managed cluster's.
+    pub(super) fn put_on_nodes(&self, identity: &Identity) -> anyhow::Result<()> {
+        let group = text(&self.managed()?, "/properties/nodeResourceGroup")?;
+        let all = format!(
+            "/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachineScaleSets"
+        );
+        let found = self.arm("GET", &all, SCALE_SETS, None)?;
+        let sets = found
+            .get("value")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let body = json!({
+            "identity": { "type": "UserAssigned", "userAssignedIdentities": { identity.id.clone(): {} } },
+        });
+        for set in sets {
+            self.arm("PATCH", &text(&set, "/id")?, SCALE_SETS, Some(&body))?;
+        }
+        Ok(())
     }
 
     fn managed(&self) -> anyhow::Result<Value> {

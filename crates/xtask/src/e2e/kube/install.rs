@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::azure::{ENDPOINT, SUBSCRIPTION};
 use super::story::{APP, NODES, SYSTEM, World};
-use crate::image::{self, AUTHORITIES_INSIDE, IMAGES};
+use crate::image::{self, AUTHORITIES_INSIDE, IMAGES, Image, Programs};
 use crate::kube::tools::run;
 
 /// The image that the tutorial's `demo.yaml` names.
@@ -17,21 +17,25 @@ impl World<'_> {
     pub(super) fn load_images(&self) -> anyhow::Result<()> {
         let programs = image::build_for_this_machine(&IMAGES)?;
         for one in IMAGES {
-            let (mut config, mut layer) = image::contents(&programs, one)?;
-            config.name = format!("localhost/{}:{}", one.name, env!("CARGO_PKG_VERSION"));
-            if one.name == "podid-demo" {
-                // The tutorial's image, which here finds ARM at the emulator and trusts it.
-                DEMO_IMAGE.clone_into(&mut config.name);
-                config
-                    .env
-                    .push(format!("AZURE_RESOURCE_MANAGER_ENDPOINT={ENDPOINT}"));
-                layer.file(AUTHORITIES_INSIDE, 0o644, std::fs::read(self.azure.authority())?);
-            }
-            let path = self.folder.join(format!("{}.tar", one.name));
-            image::write(&path, &config, &layer)?;
-            self.cluster.load(&path)?;
+            self.load_image(&programs, one)?;
         }
         Ok(())
+    }
+
+    pub(super) fn load_image(&self, programs: &Programs, one: Image) -> anyhow::Result<()> {
+        let (mut config, mut layer) = image::contents(programs, one)?;
+        config.name = format!("localhost/{}:{}", one.name, env!("CARGO_PKG_VERSION"));
+        if one.name == "podid-demo" {
+            // The tutorial's image, which here finds ARM at the emulator and trusts it.
+            DEMO_IMAGE.clone_into(&mut config.name);
+            config
+                .env
+                .push(format!("AZURE_RESOURCE_MANAGER_ENDPOINT={ENDPOINT}"));
+            layer.file(AUTHORITIES_INSIDE, 0o644, std::fs::read(self.azure.authority())?);
+        }
+        let path = self.folder.join(format!("{}.tar", one.name));
+        image::write(&path, &config, &layer)?;
+        self.cluster.load(&path)
     }
 
     pub(super) fn helm_command(&self) -> Command {
