@@ -57,7 +57,7 @@ pub(super) fn tell(world: &World<'_>, steps: &Steps, before: &[String]) -> anyho
     )?;
     steps.step(
         "beside the chain of aad-pod-identity, of either iptables, an agent does not start and says what to remove",
-        || ways.refuses_chain(),
+        || ways.refuses_chain(before),
     )?;
     steps.step(
         "podid install again changes nothing; helm and kustomize know the same objects",
@@ -179,7 +179,7 @@ impl Ways<'_> {
         Ok(())
     }
 
-    fn refuses_chain(&self) -> anyhow::Result<()> {
+    fn refuses_chain(&self, before: &[String]) -> anyhow::Result<()> {
         let kubectl = &self.world.kubectl;
         self.chain(&["-N"])?;
         let late = self.podid(&["install", "--timeout-secs", "15"]);
@@ -211,6 +211,12 @@ impl Ways<'_> {
             "{said}"
         );
         self.chain(&["-X"])?;
+        // The table came with the chain.
+        let (node, _) = NODES[0];
+        if !before.contains(&format!("{node}: table ip nat")) {
+            let argv = ["nft", "delete", "table", "ip", "nat"];
+            self.world.cluster.run_inside(Some(node), &argv)?.ok()?;
+        }
         // It starts again by itself.
         self.podid(&["install"]).map(drop)
     }
