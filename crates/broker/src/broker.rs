@@ -51,6 +51,25 @@ pub struct Broker<S> {
     closing: CancellationToken,
 }
 
+/// What is kept of one key, without its token.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// The key.
+    pub key: Key,
+    /// When the good token ends, in seconds since 1970-01-01T00:00:00Z; none when there is no token.
+    pub expires_on: Option<u64>,
+    /// From when on it is fetched anew, in the same seconds; none when there is no token.
+    pub refresh_at: Option<u64>,
+    /// When it was asked for last, in the same seconds.
+    pub used: u64,
+    /// Whether the upstream is being asked.
+    pub fetching: bool,
+    /// Refreshes that failed in a row.
+    pub failures: u32,
+    /// What the upstream refused for good, as long as that stands.
+    pub refused: Option<Arc<SourceError>>,
+}
+
 impl<S> fmt::Debug for Broker<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
@@ -121,6 +140,54 @@ impl<S: Source> Broker<S> {
             self.refresh(&entry);
         }
         Some(token)
+    }
+
+    /// A new token from the upstream although a good one may be there, which stays in use until then and when it fails.
+    /// Joins the flight that is under way, if there is one.
+    pub async fn renew(
+        self: &Arc<Self>,
+        lookup: Lookup<'_>,
+        deadline: Instant,
+    ) -> Result<Arc<AccessToken>, TokenError> {
+        let entry = self.store.entry(lookup, &self.limits, self.now())?;
+        let (receiver, flight) = {
+            let mut slot = entry.slot();
+            if slot.gone {
+                return Err(TokenError::Forgotten);
+            }
+            // Who asks for this knows more than we do.
+            (slot.refused, slot.hold) = (None, None);
+            if let Some(flight) = &slot.flight {
+                (flight.join(), None)
+            } else {
+                let flight = entry.take_off(&mut slot, false);
+                (flight.join(), Some(flight))
+            }
+        };
+        if let Some(flight) = flight {
+            self.launch(&entry, flight);
+        }
+        wait(receiver, deadline).await
+    }
+
+    /// What is kept, in no order.
+    pub fn remembered(&self) -> Vec<Remembered> {
+        let mut all = Vec::with_capacity(self.store.len());
+        self.store.for_each(|entry| {
+            let expires_on = entry.expires_on();
+            let slot = entry.slot();
+            let stands = slot.refused.as_ref().filter(|(_, until)| *until > Instant::now());
+            all.push(Remembered {
+                key: entry.key.clone(),
+                expires_on,
+                refresh_at: expires_on.map(|_| entry.refresh_at()),
+                used: entry.used(),
+                fetching: slot.flight.is_some(),
+                failures: slot.failures,
+                refused: stands.map(|(error, _)| Arc::clone(error)),
+            });
+        });
+        all
     }
 
     /// Forgets everything about the keys of which `goes` is true: tokens, refusals, and flights, whose waiters get

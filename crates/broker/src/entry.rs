@@ -109,6 +109,11 @@ impl Entry {
         self.flying.load(Ordering::Relaxed)
     }
 
+    /// When the good token ends; none when there is no token.
+    pub(crate) fn expires_on(&self) -> Option<u64> {
+        self.good.load().as_ref().map(|token| token.expires_on)
+    }
+
     /// Seconds left of the good token; none when there is no token.
     pub(crate) fn left(&self, now: u64) -> Option<u64> {
         self.good.load().as_ref().map(|token| token.expires_in(now))

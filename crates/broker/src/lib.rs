@@ -34,7 +34,7 @@ mod limits;
 mod metrics;
 mod store;
 
-pub use broker::{Broker, SharedBroker, Source, Spawn, WallClock};
+pub use broker::{Broker, Remembered, SharedBroker, Source, Spawn, WallClock};
 pub use error::TokenError;
 pub use key::{Key, Lookup, Via};
 pub use lane::LaneLimits;

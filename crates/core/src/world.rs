@@ -121,6 +121,11 @@ impl World {
         self.namespaces.get(namespace).map(AsRef::as_ref)
     }
 
+    /// All namespaces in which something is or was declared, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &NamespaceView)> {
+        self.namespaces.iter().map(|(name, view)| (name, view.as_ref()))
+    }
+
     /// Rises with every change of what is declared in `namespace`; 0 when nothing ever was.
     pub fn version_of(&self, namespace: &str) -> u64 {
         self.namespace(namespace).map_or(0, |view| view.version)
@@ -136,6 +141,26 @@ impl World {
 }
 
 impl Bound {
+    /// What may be used, by namespace and name.
+    pub fn identities(&self) -> &[Arc<Identity>] {
+        &self.identities
+    }
+
+    /// The one marked default.
+    pub fn marked_default(&self) -> Option<&Arc<Identity>> {
+        self.identities.get(self.default?)
+    }
+
+    /// Names of AzureIdentities that bindings name and that are not there.
+    pub fn missing(&self) -> &[Arc<str>] {
+        &self.missing
+    }
+
+    /// Identities that are not on the VM yet.
+    pub fn pending(&self) -> &[Arc<Identity>] {
+        &self.pending
+    }
+
     /// The identity that `selector` names.
     pub(crate) fn named(&self, selector: &Selector<'_>) -> Option<&Arc<Identity>> {
         match selector {
@@ -151,6 +176,16 @@ impl Bound {
 }
 
 impl NamespaceView {
+    /// What pods of each selector may use (managed mode), in no order.
+    pub fn bound(&self) -> impl Iterator<Item = (&str, &Bound)> {
+        self.bound.iter().map(|(selector, bound)| (&**selector, bound))
+    }
+
+    /// What each pod, by name, may use (standard mode), in no order.
+    pub fn assigned(&self) -> impl Iterator<Item = (&str, &Bound)> {
+        self.assigned.iter().map(|(pod, bound)| (&**pod, bound))
+    }
+
     /// The exceptions of the namespace, by name.
     pub fn exceptions(&self) -> &[Arc<Exception>] {
         &self.exceptions

@@ -18,6 +18,7 @@
 //! - [`redirect`]: pods' metadata packets come to the agent; why that fails closed stands in `redirect/local_route.rs`.
 //! - [`attest`]: whose socket a connection is.
 //! - [`open_files`]: how many files this process may have open.
+//! - [`privileges`]: capabilities are given up but for those that are needed.
 //!
 //! Netlink is asked with blocking sockets: the kernel answers within the call, in microseconds. What takes longer is
 //! a change of namespace (some milliseconds): [`attest::Attestor::confirm`] moves that off the runtime, the others
@@ -36,6 +37,7 @@ pub mod cni;
 mod netlink;
 pub mod netns;
 pub mod open_files;
+pub mod privileges;
 pub mod redirect;
 pub mod world;
 

@@ -31,6 +31,7 @@ use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
+use crate::admin::{self, Admin, AdminSocket};
 use crate::answer::Errors;
 use crate::args::{Attestation, MsiSource};
 use crate::caller::{Callers, Connection};
@@ -113,6 +114,7 @@ pub struct App {
     way: Option<Intercepted>,
     probes: TcpListener,
     scrapes: Option<TcpListener>,
+    admin: Option<AdminSocket>,
     attestor: Option<Arc<Attestor>>,
     imds: Imds,
     entra: Option<Entra>,
@@ -187,6 +189,7 @@ impl App {
             way,
             probes,
             scrapes,
+            admin: None,
             attestor,
             imds,
             entra,
@@ -212,6 +215,15 @@ impl App {
         self.probe_address
     }
 
+    /// Lets an admin in by `socket`.
+    #[must_use]
+    pub fn with_admin(self, socket: AdminSocket) -> Self {
+        Self {
+            admin: Some(socket),
+            ..self
+        }
+    }
+
     /// What readiness waits for.
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
@@ -226,14 +238,16 @@ impl App {
             way,
             probes,
             scrapes,
+            admin,
             attestor,
             imds,
             entra,
             forward,
-            address: _,
+            address,
             probe_address: _,
             readiness,
         } = self;
+        let shown = admin::shown(&config, address);
         let AppConfig {
             client,
             node,
@@ -255,6 +269,7 @@ impl App {
             pod_events,
             clock,
         } = config;
+        let name = node.clone();
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         let world = SharedWorld::new(Arc::clone(&metrics));
@@ -358,6 +373,14 @@ impl App {
             draining.not_ready();
             then.request();
         });
+        if let Some(socket) = admin {
+            let admin = Arc::new(Admin {
+                handler: Arc::clone(&handler),
+                node: name,
+                config: shown,
+            });
+            tasks.spawn("admin", admin.run(socket, group.clone(), quiet.clone()));
+        }
         let door = Door {
             handler: Arc::clone(&handler),
             stop: accepting.clone(),

@@ -19,9 +19,10 @@ pub use self::choices::{
     AmbiguousIdentity, Attestation, ErrorStyle, ExceptionMatch, Interception, MsiSource, OperationMode,
 };
 pub(crate) use self::config::placed;
-use self::config::{endpoint, seconds, switch, visible_text};
+use self::config::{endpoint, path, seconds, switch, visible_text};
 pub use self::legacy::{Form, LEGACY, Legacy, LegacyArgs};
 pub use self::paths::PathPolicy;
+use crate::admin::AdminArgs;
 use crate::hosts::{HOST_TOKEN_LISTEN, HostCaller, loopback};
 use crate::rate::RateLimit;
 use crate::server::Limits;
@@ -56,6 +57,8 @@ pub enum Command {
     Run(Box<NmiArgs>),
     /// Remove the interception from this node: pods then reach the real metadata service
     Uninstall(UninstallArgs),
+    /// Ask the running agent of this node, as root: its world, its configuration, why a pod gets what it gets
+    Admin(AdminArgs),
 }
 
 /// Flags of `podid-nmi run`.
@@ -250,6 +253,11 @@ pub struct NmiArgs {
     /// How long open requests may take to finish after the first signal, in seconds
     #[arg(long, env = "PODID_DRAIN_DEADLINE", value_name = "SECONDS", default_value = "25", value_parser = seconds)]
     pub drain_deadline: Duration,
+
+    /// Unix socket on which root is shown the agent's world and configuration; empty for none, /run/podid/admin.sock when not
+    /// given, if that can be had
+    #[arg(long, env = "PODID_ADMIN_SOCKET", value_name = "PATH", value_parser = path)]
+    pub admin_socket: Option<PathBuf>,
 
     /// Verbosity as the original counts it: from 4 on the agent's own debug lines, from 6 on its traces, if --log says nothing else
     #[arg(long = "v", short = 'v', value_name = "N")]

@@ -54,6 +54,14 @@ impl Connection {
         }
     }
 
+    /// One that is known to be of pod `uid`, for who asks in its name; `bucket` says how often.
+    pub(crate) fn of_pod(peer: SocketAddr, local: SocketAddr, uid: Arc<str>, bucket: Arc<Bucket>) -> Self {
+        let connection = Self::new(peer, local);
+        // Nothing can be there yet.
+        let _first = connection.proof.set(Proof { uid, bucket });
+        connection
+    }
+
     /// A connection of somebody on the node's network, accepted where node agents ask.
     pub(crate) fn of_host(peer: SocketAddr, local: SocketAddr) -> Self {
         Self {

@@ -8,6 +8,7 @@
 //!                     └─ redirect, probes
 //! ```
 
+mod admin;
 mod answer;
 pub mod app;
 pub mod args;
@@ -22,6 +23,7 @@ mod log;
 mod metrics;
 mod pace;
 mod patience;
+pub mod privileges;
 mod rate;
 mod redirect;
 mod run;
@@ -32,6 +34,7 @@ mod server;
 mod sources;
 mod world;
 
+pub use admin::{AdminArgs, AdminSocket, AdminSocketError, DEFAULT_ADMIN_SOCKET};
 pub use answer::Errors;
 pub use app::{App, AppConfig, Door, Entrance};
 pub use args::{Nmi, NmiArgs, UninstallArgs};

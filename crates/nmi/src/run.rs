@@ -1,31 +1,53 @@
 //! The one place where the agent's parts are put together; it reads as a list and decides nothing.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::path::Path;
 
 use anyhow::Context as _;
+use podid_kernel::privileges::{self, Capability};
 use podid_kernel::redirect::Interception;
 use podid_rt::logging;
 use podid_rt::readiness::Readiness;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
 
+use crate::admin::{AdminSocket, AdminSocketError, DEFAULT_ADMIN_SOCKET};
 use crate::app::App;
 use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, placed};
 use crate::kubenet;
 use crate::server::Limits;
 
 impl Nmi {
-    /// Does what was asked for.
-    pub async fn run(self) -> anyhow::Result<()> {
+    /// Does what was asked for. To be called from `main`, before there is a runtime.
+    pub fn start(self) -> anyhow::Result<()> {
         match self.command {
-            None => self.run.run().await,
-            Some(Command::Run(args)) => args.run().await,
-            Some(Command::Uninstall(args)) => args.run(),
+            None => self.run.start(),
+            Some(Command::Run(args)) => args.start(),
+            Some(Command::Uninstall(args)) => {
+                lessen(&BTreeSet::from([Capability::NetAdmin]))?;
+                args.run()
+            }
+            Some(Command::Admin(args)) => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(args.run()),
         }
     }
 }
 
 impl NmiArgs {
+    /// Gives up what is not needed, and runs in a runtime of its own. To be called while there is one thread: each has
+    /// capabilities of its own.
+    pub fn start(self) -> anyhow::Result<()> {
+        logging::init(&self.logging())?;
+        lessen(&self.capabilities())?;
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(self.run())
+    }
+
     /// Serves until told to stop, then drains. The interception stays.
     pub async fn run(self) -> anyhow::Result<()> {
         logging::init(&self.logging())?;
@@ -60,9 +82,13 @@ impl NmiArgs {
         cluster.headers.push((http::header::USER_AGENT, agent));
         let client = podid_rt::cluster::client_of(cluster).context("make a client of the cluster")?;
         let drain_deadline = self.drain_deadline;
+        let admin = admin(self.admin_socket.as_deref()).await?;
         let mut config = self.config(client, node)?;
         config.limits = fitting(config.limits);
-        let app = App::bind(config).await?;
+        let mut app = App::bind(config).await?;
+        if let Some(socket) = admin {
+            app = app.with_admin(socket);
+        }
         tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
         let mut tasks = Tasks::new(stop.clone());
         let (listen, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
@@ -117,6 +143,42 @@ impl UninstallArgs {
             "the metadata address is not intercepted any more"
         );
         Ok(())
+    }
+}
+
+/// Keeps only these capabilities, and says so.
+fn lessen(needed: &BTreeSet<Capability>) -> anyhow::Result<()> {
+    let kept = privileges::keep(needed).context("give up the privileges that are not needed")?;
+    let names = |all: &BTreeSet<Capability>| {
+        let names: Vec<_> = all.iter().map(|one| one.name()).collect();
+        names.join(", ")
+    };
+    if !kept.missing.is_empty() {
+        tracing::warn!(
+            missing = names(&kept.missing),
+            "capabilities are missing that these flags need; docs/reference/privileges.md says for what"
+        );
+    }
+    tracing::info!(
+        capabilities = names(&kept.held),
+        bounded = kept.bounded,
+        "everything else was given up"
+    );
+    Ok(())
+}
+
+/// The admin's socket: the one that was named, else the usual one where it can be had; none when none is wanted.
+async fn admin(path: Option<&Path>) -> Result<Option<AdminSocket>, AdminSocketError> {
+    match path {
+        Some(path) if path.as_os_str().is_empty() => Ok(None),
+        Some(path) => AdminSocket::bind(path).await.map(Some),
+        None => Ok(AdminSocket::bind(Path::new(DEFAULT_ADMIN_SOCKET))
+            .await
+            .inspect_err(|error| {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "there is no admin socket");
+            })
+            .ok()),
     }
 }
 

@@ -118,6 +118,18 @@ impl SharedWorld {
         }
     }
 
+    /// The objects that count as absent, by kind and name, and why.
+    pub(crate) fn unusable(&self) -> Vec<(&'static str, ObjectName, String)> {
+        let unusable = self.0.unusable.lock();
+        let mut all: Vec<_> = unusable
+            .iter()
+            .map(|((kind, object), why)| (*kind, object.clone(), why.clone()))
+            .collect();
+        drop(unusable);
+        all.sort();
+        all
+    }
+
     /// Counts an unusable object and logs it once; a usable one may be logged again later.
     fn judge<W: Watched>(&self, seen: &Seen<W>) {
         let kind = W::KIND;

@@ -191,7 +191,7 @@ impl Sandbox {
             Command::Run(args) => in_runtime(run::run(args)),
             Command::Env(args) => done(env::run(&args, &mut Printer::to_terminal())),
             Command::Down(args) => done(down::run(&args, &mut Printer::to_terminal())),
-            Command::Nmi(args) => in_runtime(success(args.run())),
+            Command::Nmi(args) => done(args.start()),
             Command::Controller(args) => in_runtime(success(args.run())),
             Command::AzureEmulator(args) => in_runtime(success(args.run())),
             Command::KubeEmulator(args) => in_runtime(success(args.run())),

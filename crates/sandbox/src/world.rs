@@ -407,6 +407,11 @@ impl World {
             probe.to_string().into(),
             "--wait-timeout".into(),
             wait_timeout_secs.to_string().into(),
+            "--admin-socket".into(),
+            netns
+                .join(format!("{}-admin", plan.name()))
+                .join("admin.sock")
+                .into(),
         ];
         let ready = Ready::Probe(format!("http://{probe}/readyz"));
         let mut spec = self.spec(

@@ -4,6 +4,7 @@ mod cli;
 mod codes;
 pub(crate) mod conformance;
 mod flags;
+mod privileges;
 mod resources;
 mod yaml;
 

@@ -90,6 +90,13 @@ impl Authorities {
         self
     }
 
+    /// The names of all of them, the default first.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        std::iter::once(&self.default)
+            .chain(&self.allowed)
+            .map(ToString::to_string)
+    }
+
     /// The one that is asked when an identity names `named`.
     pub(crate) fn choose(&self, named: Option<&str>) -> Result<&Authority, AuthorityError> {
         let Some(named) = named.filter(|named| !named.is_empty()) else {

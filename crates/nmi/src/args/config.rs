@@ -1,7 +1,7 @@
 //! From flags to what an agent is made of. It opens nothing but the file of certificates.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -53,6 +53,7 @@ impl NmiArgs {
             kubeconfig: _,
             custom_user_agent: _,
             kubelet_config: _,
+            admin_socket: _,
             allow_network_plugin_kubenet: _,
             verbosity: _,
             interception,
@@ -241,6 +242,12 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
         "false" | "f" | "0" | "no" | "off" | "" => Ok(false),
         _ => Err(format!("`{text}` is neither true nor false")),
     }
+}
+
+/// A path, which may be empty.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a parser that may fail")]
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
 }
 
 /// Text that a header can have.

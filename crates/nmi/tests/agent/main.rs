@@ -9,6 +9,7 @@
     reason = "a test says by a panic what did not hold"
 )]
 
+mod admin;
 mod cluster;
 mod conduct;
 mod hosts;

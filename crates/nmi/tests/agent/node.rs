@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Parser as _;
-use podid_nmi::{App, AppConfig, Nmi};
+use podid_nmi::{AdminSocket, App, AppConfig, Nmi};
 use podid_rt::readiness::Readiness;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::{Tasks, TasksError};
@@ -44,6 +44,16 @@ impl Agent {
         flags: &[&str],
         change: impl FnOnce(&mut AppConfig),
     ) -> Self {
+        Self::start_as(cluster, imds, flags, change, None).await
+    }
+
+    async fn start_as(
+        cluster: &Cluster,
+        imds: &Imds,
+        flags: &[&str],
+        change: impl FnOnce(&mut AppConfig),
+        admin: Option<AdminSocket>,
+    ) -> Self {
         let endpoint = format!("--imds-endpoint=http://{}", imds.address);
         let usual = [
             "podid-nmi",
@@ -62,7 +72,10 @@ impl Agent {
         let nmi = Nmi::try_parse_from(usual.chain(flags)).unwrap();
         let mut config = nmi.run.config(cluster.client.clone(), NODE.to_owned()).unwrap();
         change(&mut config);
-        let app = App::bind(config).await.unwrap();
+        let mut app = App::bind(config).await.unwrap();
+        if let Some(socket) = admin {
+            app = app.with_admin(socket);
+        }
         let hosts = app.host_address();
         let (address, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
         let stop = Stop::new();
@@ -88,7 +101,17 @@ impl Agent {
 
     /// Started, and ready.
     pub(crate) async fn ready(cluster: &Cluster, imds: &Imds, flags: &[&str]) -> Self {
-        let agent = Self::start(cluster, imds, flags).await;
+        Self::ready_with(cluster, imds, flags, None).await
+    }
+
+    /// The same, with an admin's door.
+    pub(crate) async fn ready_with(
+        cluster: &Cluster,
+        imds: &Imds,
+        flags: &[&str],
+        admin: Option<AdminSocket>,
+    ) -> Self {
+        let agent = Self::start_as(cluster, imds, flags, |_| {}, admin).await;
         agent.wait().await;
         agent
     }
