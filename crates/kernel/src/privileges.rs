@@ -15,6 +15,8 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 /// A capability that some part of podid needs. Source: capabilities(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
+    /// Look into folders of others.
+    DacReadSearch,
     /// Rules, routes, nf_tables, interfaces, transparent sockets.
     NetAdmin,
     /// Ports below 1024.
@@ -27,7 +29,8 @@ pub enum Capability {
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
+        Self::DacReadSearch,
         Self::NetAdmin,
         Self::NetBindService,
         Self::SysAdmin,
@@ -37,6 +40,7 @@ impl Capability {
     /// As Kubernetes writes it, without `CAP_`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::DacReadSearch => "DAC_READ_SEARCH",
             Self::NetAdmin => "NET_ADMIN",
             Self::NetBindService => "NET_BIND_SERVICE",
             Self::SysAdmin => "SYS_ADMIN",
@@ -51,6 +55,7 @@ impl Capability {
 
     fn set(self) -> CapabilitySet {
         match self {
+            Self::DacReadSearch => CapabilitySet::DAC_READ_SEARCH,
             Self::NetAdmin => CapabilitySet::NET_ADMIN,
             Self::NetBindService => CapabilitySet::NET_BIND_SERVICE,
             Self::SysAdmin => CapabilitySet::SYS_ADMIN,

@@ -32,7 +32,7 @@ use crate::args::ErrorStyle;
 use crate::body::BodyError;
 use crate::caller::{Callers, Connection};
 use crate::forward::{self, Forward};
-use crate::log::Refusals;
+use crate::log::{self, Refusals};
 use crate::metrics::{Done, Metrics, known_resource};
 use crate::patience::Patience;
 use crate::sources::Sources;
@@ -135,6 +135,10 @@ impl<S: Source> Handler<S> {
             took: started.elapsed(),
         };
         self.metrics.answered(connection.recent(), &done);
+        if done.operation == "token" || done.operation == "host_token" {
+            let peer = connection.peer().ip();
+            log::answered(&parts.method, parts.uri.path(), peer, done.status, done.took);
+        }
         answer
     }
 
@@ -369,20 +373,8 @@ impl<S: Source> Handler<S> {
             .get(lookup, deadline)
             .await
             .map_err(NotFetched::Error)?;
-        // Once for each token that was waited for: bounded by the upstream's quota. The sentence is the original's,
-        // which its troubleshooting guide quotes.
-        match &request.selector {
-            None => tracing::info!(
-                "no clientID or resourceID in request. {} has been matched with azure identity {}",
-                pod.id.object,
-                identity.object
-            ),
-            Some(selector) => tracing::info!(
-                "{selector} in request, {} has been matched with azure identity {}",
-                pod.id.object,
-                identity.object
-            ),
-        }
+        // Once for each token that was waited for: bounded by the upstream's quota.
+        log::matched(request.selector.as_ref(), pod, identity);
         Ok(token)
     }
 

@@ -1,6 +1,8 @@
 //! Refusals in the log, and as events on pods: each once a minute for a pod (or an address) and reason, so that a loop in one pod does not
 //! fill the disk, and the first one is always there.
 
+mod lines;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
@@ -11,6 +13,7 @@ use parking_lot::Mutex;
 use podid_core::{Pod, Reason};
 use tokio::time::Instant;
 
+pub(crate) use self::lines::{Redacted, answered, matched};
 use crate::answer::Refusal;
 use crate::events::{self, Told};
 
@@ -50,9 +53,9 @@ impl Refusals {
         );
         let named = pod.map(|pod| &pod.id.object).map(tracing::field::display);
         if expected || !self.is_news(pod, peer, code) {
-            tracing::debug!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", refusal.text);
+            tracing::debug!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", Redacted(&refusal.text));
         } else {
-            tracing::warn!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", refusal.text);
+            tracing::warn!(pod = named, %peer, status = refusal.status.as_u16(), code, "refused: {}", Redacted(&refusal.text));
             if let (Some(events), Some(pod)) = (&self.events, pod) {
                 // A full queue: the log has it.
                 let _dropped = events.try_send(Told {

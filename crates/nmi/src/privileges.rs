@@ -22,7 +22,7 @@ pub struct Need {
 }
 
 /// All of it, for the docs.
-pub const NEEDS: [Need; 5] = [
+pub const NEEDS: [Need; 6] = [
     Need {
         capability: Capability::NetAdmin,
         when: "`--interception` other than `none`",
@@ -48,12 +48,18 @@ pub const NEEDS: [Need; 5] = [
         when: "`--attestation` other than `off`",
         why: "the namespace is found in `/proc`, among processes of other users",
     },
+    Need {
+        capability: Capability::DacReadSearch,
+        when: "`--host-token-callers`",
+        why: "whose socket it is on the node's network is found among the open files of processes of other users",
+    },
 ];
 
 /// What the agent needs that intercepts and attests in these ways and listens on these ports.
 pub fn needed(
     interception: Interception,
     attestation: Attestation,
+    host_tokens: bool,
     ports: impl IntoIterator<Item = u16>,
 ) -> BTreeSet<Capability> {
     let mut needed = BTreeSet::new();
@@ -62,6 +68,9 @@ pub fn needed(
     }
     if attestation != Attestation::Off {
         needed.extend([Capability::SysAdmin, Capability::SysPtrace]);
+    }
+    if host_tokens {
+        needed.insert(Capability::DacReadSearch);
     }
     // Port 0 takes a free one, which is never below.
     if ports
@@ -85,13 +94,22 @@ impl NmiArgs {
             .probe_listen
             .as_ref()
             .map_or(self.http_probe_port, SocketAddr::port);
-        let ports = [pods, Some(probes), self.prometheus_port];
-        needed(self.interception, self.attestation, ports.into_iter().flatten())
+        let host_tokens = !self.host_token_callers.is_empty();
+        let hosts = host_tokens.then(|| self.host_token_listen.port());
+        let ports = [pods, Some(probes), self.prometheus_port, hosts];
+        needed(
+            self.interception,
+            self.attestation,
+            host_tokens,
+            ports.into_iter().flatten(),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser as _;
 
     use super::*;
@@ -121,12 +139,42 @@ mod tests {
         assert_eq!(of(&format!("{none} --attestation=off")), [""; 0]);
         let low = format!("{none} --attestation=off --http-probe-port=81");
         assert_eq!(of(&low), ["NET_BIND_SERVICE"]);
+        let hosts = "--interception=local-route+nft --host-token-callers=kube-system/csi";
+        assert_eq!(
+            of(hosts),
+            ["DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"]
+        );
     }
 
     #[test]
     fn every_need_that_is_told_is_one() {
-        let most = needed(Interception::Auto, Attestation::Enforce, [80]);
+        let most = needed(Interception::Auto, Attestation::Enforce, true, [80]);
         let told: BTreeSet<_> = NEEDS.iter().map(|need| need.capability).collect();
         assert_eq!(told, most);
+    }
+
+    #[test]
+    fn what_the_chart_adds_is_what_its_flags_need() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kustomize");
+        let added = |path: &str| -> Vec<BTreeSet<String>> {
+            let text = std::fs::read_to_string(root.join(path)).unwrap();
+            let lists = text.lines().filter_map(|line| line.trim().strip_prefix("add: ["));
+            lists
+                .map(|list| {
+                    let names = list.trim_end_matches(']').split(", ").map(str::to_owned);
+                    names.filter(|name| !name.is_empty()).collect()
+                })
+                .collect()
+        };
+        let names = |flags: &str| of(flags).into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(added("base/podid.yaml"), [names("--interception=local-route")]);
+        // With `uninstall`, the first container takes the interception away, and the agent only waits.
+        assert_eq!(
+            added("uninstall/agent.yaml"),
+            [
+                BTreeSet::from(["NET_ADMIN".to_owned()]),
+                names("--interception=none --listen=127.0.0.1:0")
+            ]
+        );
     }
 }

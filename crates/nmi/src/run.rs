@@ -14,6 +14,7 @@ use podid_rt::tasks::Tasks;
 
 use crate::admin::{AdminSocket, AdminSocketError, DEFAULT_ADMIN_SOCKET};
 use crate::app::App;
+use crate::args::OperationMode;
 use crate::args::{Command, Nmi, NmiArgs, UninstallArgs, placed};
 use crate::kubenet;
 use crate::server::Limits;
@@ -51,6 +52,17 @@ impl NmiArgs {
     /// Serves until told to stop, then drains. The interception stays.
     pub async fn run(self) -> anyhow::Result<()> {
         logging::init(&self.logging())?;
+        // What is said from here on in the original's words is what its guides tell people to look for.
+        tracing::info!("starting nmi process. Version: {}.", env!("CARGO_PKG_VERSION"));
+        let namespaced = self.force_namespaced || self.operation_mode == OperationMode::Managed;
+        tracing::info!("running NMI in namespaced mode: {namespaced}");
+        tracing::info!(
+            "initializing in {} mode",
+            match self.operation_mode {
+                OperationMode::Managed => "managed",
+                OperationMode::Standard => "standard",
+            }
+        );
         // A second installation changes nothing.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let stop = Stop::on_signals().context("listen to signals")?;
@@ -89,7 +101,8 @@ impl NmiArgs {
         if let Some(socket) = admin {
             app = app.with_admin(socket);
         }
-        tracing::info!(listen = %app.address(), probes = %app.probe_address(), "starting");
+        tracing::info!("initialized health probe on port {}", app.probe_address().port());
+        tracing::info!("listening on {}", app.address());
         let mut tasks = Tasks::new(stop.clone());
         let (listen, probes, readiness) = (app.address(), app.probe_address(), app.readiness());
         app.spawn(&mut tasks);

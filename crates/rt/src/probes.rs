@@ -41,13 +41,15 @@ impl Probes {
     /// `Not Active`. `/readyz` is 200, or 503 with the names of
     /// the missing guards.
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
+        let path = request.uri().path();
+        // The original answers its probe whatever the method is.
+        if path != "/healthz" && request.method() != Method::GET && request.method() != Method::HEAD {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET is served here\n".to_owned(),
             );
         }
-        match request.uri().path() {
+        match path {
             "/healthz" => {
                 let body = if self.readiness.is_ready() {
                     "Active"
@@ -144,22 +146,41 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
-    fn get(probes: &Probes, path: &str) -> (StatusCode, Response<Full<Bytes>>) {
-        let response = probes.answer(&Request::builder().uri(path).body(()).unwrap());
-        (response.status(), response)
+    async fn ask(probes: &Probes, method: Method, path: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let response = probes.answer(&request);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    #[test]
-    fn readyz_is_503_and_healthz_is_200_while_a_guard_is_missing() {
+    async fn get(probes: &Probes, path: &str) -> (u16, String) {
+        ask(probes, Method::GET, path).await
+    }
+
+    #[tokio::test]
+    async fn readyz_is_503_with_who_is_missing_and_healthz_is_200_in_the_originals_words() {
         let readiness = Readiness::new();
         let probes = Probes::new(readiness.clone(), Registry::default());
-        let guard = readiness.guard("pods");
-        assert_eq!(get(&probes, "/readyz").0, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(get(&probes, "/healthz").0, StatusCode::OK);
-        guard.ready();
-        assert_eq!(get(&probes, "/readyz").0, StatusCode::OK);
-        assert_eq!(get(&probes, "/debug/pprof").0, StatusCode::NOT_FOUND);
+        let (pods, redirect) = (readiness.guard("pods"), readiness.guard("redirect"));
+        let said = |status, body: &str| (status, body.to_owned());
+        assert_eq!(
+            get(&probes, "/readyz").await,
+            said(503, "waiting for pods, redirect\n")
+        );
+        assert_eq!(get(&probes, "/healthz").await, said(200, "Not Active"));
+        pods.ready();
+        assert_eq!(get(&probes, "/readyz").await, said(503, "waiting for redirect\n"));
+        redirect.ready();
+        assert_eq!(get(&probes, "/readyz").await, said(200, "ready\n"));
+        assert_eq!(ask(&probes, Method::POST, "/healthz").await, said(200, "Active"));
+        redirect.not_ready();
+        assert_eq!(get(&probes, "/healthz").await, said(200, "Not Active"));
+        assert_eq!(ask(&probes, Method::POST, "/readyz").await.0, 405);
+        assert_eq!(get(&probes, "/debug/pprof").await.0, 404);
     }
 }

@@ -80,6 +80,7 @@ fn files() -> Vec<(String, String)> {
     files.push(("docs/reference/errors.md".to_owned(), codes::page()));
     files.push(("docs/reference/flags.md".to_owned(), flags::page()));
     files.push(("docs/reference/cli.md".to_owned(), cli::page()));
+    files.push(("docs/reference/privileges.md".to_owned(), privileges::page()));
     files
 }
 

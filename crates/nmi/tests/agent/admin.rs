@@ -18,7 +18,7 @@ struct Place {
     imds: Imds,
     agent: Agent,
     socket: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Place {
@@ -47,7 +47,7 @@ impl Place {
             imds,
             agent,
             socket,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -275,7 +275,7 @@ async fn what_is_not_served_is_said() {
 async fn another_users_process_gets_no_answer_even_where_the_files_would_let_it() {
     let place = Place::start().await;
     for (path, mode) in [
-        (place._folder.path(), 0o755),
+        (place.folder.path(), 0o755),
         (place.socket.parent().unwrap(), 0o755),
         (&place.socket, 0o666),
     ] {

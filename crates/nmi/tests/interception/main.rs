@@ -13,6 +13,7 @@
 mod azure;
 mod between;
 mod life;
+mod lines;
 mod place;
 mod program;
 mod trouble;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ];
         trials.extend(life::trials());
         trials.extend(trouble::trials());
+        trials.extend(lines::trials());
         libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
     })
 }

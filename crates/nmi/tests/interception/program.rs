@@ -40,7 +40,11 @@ impl Program {
         // Threads here are in the node's network, and so is what they start.
         let mut child = Command::new(env!("CARGO_BIN_EXE_podid-nmi"))
             .env_clear()
-            .args(["--node=n1", &format!("--probe-listen={PROBES}")])
+            .args([
+                "--node=n1",
+                "--admin-socket=",
+                &format!("--probe-listen={PROBES}"),
+            ])
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--pod-netns-dir={}", place.folder().display()))
             .args(flags)

@@ -37,20 +37,25 @@ pub(super) fn page() -> String {
         );
     }
     page.push_str("\n## By mode\n\n| `--interception` |");
-    for capability in Capability::ALL {
+    let shown = Capability::ALL
+        .into_iter()
+        .filter(|one| *one != Capability::DacReadSearch);
+    for capability in shown.clone() {
         let _infallible = write!(page, " `{}` |", capability.name());
     }
     page.push_str("\n| --- | --- | --- | --- | --- |\n");
     for (name, interception, port) in MODES {
-        let enforced = needed(interception, Attestation::Enforce, [port, 8085]);
-        let off = needed(interception, Attestation::Off, [port, 8085]);
+        let enforced = needed(interception, Attestation::Enforce, false, [port, 8085]);
+        let off = needed(interception, Attestation::Off, false, [port, 8085]);
         let _infallible = write!(page, "| {name} |");
-        for capability in Capability::ALL {
-            page.push_str(match (enforced.contains(&capability), off.contains(&capability)) {
-                (true, true) => " yes |",
-                (true, false) => " unless `--attestation off` |",
-                (false, _) => " |",
-            });
+        for capability in shown.clone() {
+            page.push_str(
+                match (enforced.contains(&capability), off.contains(&capability)) {
+                    (true, true) => " yes |",
+                    (true, false) => " unless `--attestation off` |",
+                    (false, _) => " |",
+                },
+            );
         }
         page.push('\n');
     }
