@@ -360,6 +360,16 @@ impl SharedEmulator {
         &self.endpoints
     }
 
+    /// The first address of ARM and Entra, `https://…`; empty when it has none.
+    pub fn arm(&self) -> &str {
+        self.endpoints.arm.first().map_or("", String::as_str)
+    }
+
+    /// The first address of the metadata service, `http://…`; empty when it has none.
+    pub fn imds(&self) -> &str {
+        self.endpoints.imds.first().map_or("", String::as_str)
+    }
+
     /// The certificate authority to trust, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.cloud.ca_pem

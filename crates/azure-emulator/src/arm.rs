@@ -205,8 +205,8 @@ impl Place {
     }
 }
 
-/// A page of `items`, with the link to the next one.
-fn page(ask: &Ask, items: impl Iterator<Item = Value>) -> Answer {
+/// A page of `items`, with the link to the next one. Only what is on the page is shown by `body`.
+fn page<T>(ask: &Ask, items: impl Iterator<Item = T>, body: impl Fn(T) -> Value) -> Answer {
     let skip: usize = ask
         .query
         .arm("$skiptoken")
@@ -219,7 +219,7 @@ fn page(ask: &Ask, items: impl Iterator<Item = Value>) -> Answer {
         .unwrap_or(PAGE)
         .clamp(1, PAGE);
     let mut items = items.skip(skip);
-    let value: Vec<Value> = items.by_ref().take(size).collect();
+    let value: Vec<Value> = items.by_ref().take(size).map(body).collect();
     if items.next().is_none() {
         return Answer::ok(json!({ "value": value }));
     }

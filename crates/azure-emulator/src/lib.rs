@@ -1,15 +1,16 @@
 //! ARM, Entra and IMDS on loopback, good enough for the real `az` and the real SDKs. It shares no type with podid's own
 //! clients, so that a wrong field name shows.
 //!
-//! ```no_run
-//! # async fn embed() -> Result<(), podid_azure_emulator::EmulatorError> {
-//! let app = podid_azure_emulator::App::bind(podid_azure_emulator::Config::default()).await?;
-//! let emulator = app.handle();
-//! let mut tasks = podid_rt::tasks::Tasks::new(podid_rt::stop::Stop::new());
-//! app.spawn(&mut tasks);
-//! let _arm = emulator.endpoints().arm.first(); // trust emulator.ca_pem(), sign in with client_id() and client_secret()
+//! ```
+//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
+//! let azure = podid_azure_emulator::start(podid_azure_emulator::Config::default()).await?; // dropped, it is gone
+//! let roots = reqwest::Certificate::from_pem_bundle(azure.ca_pem().as_bytes())?;
+//! let http = reqwest::Client::builder().tls_certs_only(roots).build()?;
+//! let answer = http.get(format!("{}/subscriptions?api-version=2022-12-01", azure.arm())).send().await?;
+//! assert_eq!(answer.status(), 401); // sign in with azure.client_id() and azure.client_secret()
 //! # Ok(())
 //! # }
+//! # tokio::runtime::Runtime::new().unwrap().block_on(embed()).unwrap();
 //! ```
 
 mod answer;
@@ -35,6 +36,7 @@ mod path;
 mod persist;
 mod printer;
 mod query;
+mod running;
 mod seed;
 mod tls;
 mod world;
@@ -47,3 +49,9 @@ pub use cloud::Authorization;
 pub use error::EmulatorError;
 pub use fault::{Fault, FaultError, Throttle};
 pub use log::Entry;
+pub use running::{Running, start};
+
+/// The guide's Rust examples are run as they are printed there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/azure-emulator.md")]
+struct Guide;

@@ -6,6 +6,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::query::decode;
+
 /// Entries that are kept.
 const CAPACITY: usize = 20_000;
 /// Different unsupported operations that are counted.
@@ -162,18 +164,26 @@ impl RequestLog {
 
 /// A query without what must not be kept.
 pub(crate) fn redact(query: &str) -> String {
-    const SECRET: [&str; 6] = [
+    const SECRET: [&str; 9] = [
         "client_secret",
         "client_assertion",
+        "assertion",
         "access_token",
         "refresh_token",
+        "id_token",
+        "password",
         "code",
         "sig",
     ];
     query
         .split('&')
         .map(|part| match part.split_once('=') {
-            Some((name, _)) if SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret)) => {
+            // Also where the name is written with escapes.
+            Some((name, _))
+                if SECRET
+                    .iter()
+                    .any(|secret| decode(name, true).eq_ignore_ascii_case(secret)) =>
+            {
                 format!("{name}=***")
             }
             _ => part.to_owned(),
@@ -189,5 +199,7 @@ mod tests {
     #[test]
     fn secrets_in_a_query_are_not_kept() {
         assert_eq!(redact("a=1&client_secret=x&b"), "a=1&client_secret=***&b");
+        assert_eq!(redact("Client%5FSecret=x&sig=y"), "Client%5FSecret=***&sig=***");
+        assert_eq!(redact("signature=kept"), "signature=kept");
     }
 }

@@ -1,5 +1,7 @@
 //! Benchmarks: builds what is shipped, measures it beside the budgets, and writes the page about it when asked to.
 
+mod azure;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,6 +20,8 @@ const PAGE: &str = "docs/reference/performance.md";
 pub(crate) enum Bench {
     /// The node agent as a process on a core of its own: latency, throughput, memory, neighbours, start
     Agent(AgentArgs),
+    /// The emulated Azure as a process on one core: 10,000 identities, requests a second, memory
+    Azure(azure::AzureArgs),
 }
 
 /// How.
@@ -37,7 +41,10 @@ pub(crate) struct AgentArgs {
 impl Bench {
     /// Measures. What is over its budget is said, and is no error.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let Self::Agent(AgentArgs { json, write, seconds }) = self;
+        let AgentArgs { json, write, seconds } = match self {
+            Self::Agent(args) => args,
+            Self::Azure(args) => return args.run(),
+        };
         let root = root()?;
         let agent = measure(&root, "agent", &["--json", "--seconds", &seconds.to_string()])?;
         let inside = measure(&root, "inside", &["--json"])?;
@@ -48,7 +55,8 @@ impl Bench {
             printer::text(&format!("{}\n{}", table(&agent)?, table(&inside)?));
         }
         if write {
-            std::fs::write(root.join(PAGE), page(&agent, &inside)?)
+            let before = std::fs::read_to_string(root.join(PAGE)).unwrap_or_default();
+            std::fs::write(root.join(PAGE), azure::keep(&before, page(&agent, &inside)?))
                 .with_context(|| format!("write {PAGE}"))?;
         }
         Ok(())

@@ -42,12 +42,9 @@ pub(crate) async fn answer(cloud: &Cloud, ask: &Ask, place: &Place, notes: &mut 
         ("GET", []) => {
             let scope = place.scope(ask);
             Ok(cloud.read(|world| {
-                page(
-                    ask,
-                    world
-                        .clusters_within(&scope)
-                        .map(|cluster| cluster.body(world, tenant)),
-                )
+                page(ask, world.clusters_within(&scope), |cluster| {
+                    cluster.body(world, tenant)
+                })
             }))
         }
         ("GET", [_]) => cloud

@@ -51,7 +51,7 @@ pub(crate) fn answer(
                 let all = world
                     .machines_within(&scope)
                     .filter(|machine| machine.kind == kind);
-                page(ask, all.map(|machine| machine.body(world, tenant)))
+                page(ask, all, |machine| machine.body(world, tenant))
             }))
         }
         ("GET", [_]) => cloud
@@ -70,13 +70,9 @@ pub(crate) fn answer(
         },
         ("GET", [_, "virtualmachines"]) if kind == Kind::ScaleSet => cloud.read(|world| {
             let machine = world.machine(&key).ok_or_else(missing)?;
-            Ok(page(
-                ask,
-                machine
-                    .instances
-                    .iter()
-                    .map(|instance| machine.instance_body(instance, world, tenant)),
-            ))
+            Ok(page(ask, machine.instances.iter(), |instance| {
+                machine.instance_body(instance, world, tenant)
+            }))
         }),
         ("GET", [_, "virtualmachines", number]) if kind == Kind::ScaleSet => cloud.read(|world| {
             let machine = world.machine(&key).ok_or_else(missing)?;

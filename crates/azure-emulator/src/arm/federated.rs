@@ -33,7 +33,7 @@ pub(crate) fn answer(cloud: &Cloud, ask: &Ask, place: &Place) -> Outcome {
                 .identity(&key)
                 .into_iter()
                 .flat_map(|identity| identity.federated.values());
-            page(ask, all.map(|credential| credential.body(&of)))
+            page(ask, all, |credential| credential.body(&of))
         })),
         ("GET", [_, _, _]) => cloud
             .read(|world| {

@@ -18,7 +18,7 @@ pub(crate) fn answer(cloud: &Cloud, ask: &Ask, rest: &[&str]) -> Outcome {
     let name = ask.path.shown(3);
     let key = ask.path.join_lower(4);
     match (ask.method.as_str(), rest) {
-        ("GET", [_]) => Ok(cloud.read(|world| page(ask, world.groups.values().map(body)))),
+        ("GET", [_]) => Ok(cloud.read(|world| page(ask, world.groups.values(), body))),
         ("GET", [_, _]) => cloud
             .read(|world| world.group(&key).map(body))
             .map(Answer::ok)
@@ -130,7 +130,7 @@ fn resources(cloud: &Cloud, ask: &Ask, name: &str, key: &str) -> Outcome {
                 &it.tags,
             )
         });
-        Ok(page(ask, identities.chain(machines).chain(clusters)))
+        Ok(page(ask, identities.chain(machines).chain(clusters), |item| item))
     })
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn answer(cloud: &Cloud, ask: &Ask, place: &Place) -> Outcome {
     match (ask.method.as_str(), place.after(&path)) {
         ("GET", []) => {
             let scope = place.scope(ask);
-            Ok(cloud.read(|world| page(ask, world.identities_within(&scope).map(|identity| identity.body(tenant)))))
+            Ok(cloud.read(|world| page(ask, world.identities_within(&scope), |identity| identity.body(tenant))))
         }
         ("GET", [_]) => cloud
             .read(|world| world.identity(&key).map(|identity| identity.body(tenant)))

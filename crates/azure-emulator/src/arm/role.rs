@@ -84,20 +84,12 @@ fn assignments(cloud: &Cloud, ask: &Ask, scope: &str) -> Outcome {
             grant.covers(scope) || (!at_scope && crate::path::within(&key(&grant.scope), scope))
         };
         match of {
-            Some(principal) => page(
-                ask,
-                world
-                    .assignments_of(principal)
-                    .filter(here)
-                    .map(|grant| grant.body(subscription)),
-            ),
-            None => page(
-                ask,
-                world
-                    .assignments()
-                    .filter(here)
-                    .map(|grant| grant.body(subscription)),
-            ),
+            Some(principal) => page(ask, world.assignments_of(principal).filter(here), |grant| {
+                grant.body(subscription)
+            }),
+            None => page(ask, world.assignments().filter(here), |grant| {
+                grant.body(subscription)
+            }),
         }
     }))
 }

@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 use crate::support::{ARM, Azure};
 
 const ISSUER: &str = "https://issuer.test/cluster";
-const BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(crate) const BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Somebody else's key.
-struct Signer {
+pub(crate) struct Signer {
     pair: RsaKeyPair,
     der: Vec<u8>,
 }
 
 impl Signer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048).unwrap();
         let der = key.to_pkcs8_der().unwrap().as_bytes().to_vec();
         Self {
@@ -29,7 +29,7 @@ impl Signer {
         }
     }
 
-    fn sign(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let signed = format!(
             "{}.{}",
             URL_SAFE_NO_PAD.encode(header.to_string()),
@@ -47,13 +47,13 @@ impl Signer {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    fn jwks(&self) -> Value {
+    pub(crate) fn jwks(&self) -> Value {
         let parts = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(self.pair.public_key());
         json!({ "keys": [{ "kty": "RSA", "kid": "k", "n": URL_SAFE_NO_PAD.encode(parts.n), "e": URL_SAFE_NO_PAD.encode(parts.e) }] })
     }
 }
 
-fn number(reply: &crate::support::Reply) -> u64 {
+pub(crate) fn number(reply: &crate::support::Reply) -> u64 {
     reply.body["error_codes"][0]
         .as_u64()
         .unwrap_or_else(|| panic!("{reply:?}"))
@@ -257,6 +257,10 @@ async fn an_assertion_of_another_issuer_is_taken_only_as_the_credential_says() {
             700_024,
         ),
         (stranger.sign(&header, &claims(&|_| {})), 700_027),
+        (
+            signer.sign(&json!({ "alg": "RS256", "kid": "another" }), &claims(&|_| {})),
+            700_027,
+        ),
         (signer.sign(&json!({ "alg": "none" }), &claims(&|_| {})), 50027),
         ("not-a-token".to_owned(), 50027),
     ] {

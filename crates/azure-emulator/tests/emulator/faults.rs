@@ -127,6 +127,55 @@ async fn a_throttle_lets_its_rate_pass_and_a_delay_only_delays() {
 }
 
 #[tokio::test]
+async fn the_control_api_sets_every_kind_of_fault_and_takes_it_back() {
+    let azure = Azure::default().await;
+    let set = async |fault: serde_json::Value| {
+        let made = azure.control(Method::POST, "faults", Some(fault)).await;
+        made.expect(201)["id"].as_u64().unwrap()
+    };
+    let take_back = async |id: u64| {
+        azure
+            .control(Method::DELETE, &format!("faults/{id}"), None)
+            .await
+            .expect(204)
+    };
+    let read = || azure.get("/locations");
+    let id = set(json!({ "method": "get", "path": "*/LOCATIONS", "status": 418 })).await;
+    read().await.refused(418);
+    azure.get("/resourcegroups").await.expect(200);
+    take_back(id).await;
+    let id =
+        set(json!({ "service": "arm", "throttle": { "requests": 0, "perSecs": 1, "retryAfterSecs": 3 } }))
+            .await;
+    assert_eq!(read().await.header("retry-after"), "3");
+    take_back(id).await;
+    let id = set(json!({ "source": "127.0.0.1", "delayMs": 200 })).await;
+    let begun = tokio::time::Instant::now();
+    read().await.expect(200);
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    take_back(id).await;
+    let versions = format!("{}/metadata/versions", azure.imds());
+    let id = set(json!({ "service": "imds", "reset": true })).await;
+    azure.http.get(&versions).send().await.unwrap_err();
+    read().await.expect(200);
+    take_back(id).await;
+    let id = set(json!({ "service": "imds", "hang": true, "after": 1 })).await;
+    azure.metadata("/metadata/versions").await.expect(200);
+    let hanging = azure
+        .http
+        .get(&versions)
+        .timeout(Duration::from_millis(300))
+        .send();
+    assert!(hanging.await.unwrap_err().is_timeout());
+    take_back(id).await;
+    azure.metadata("/metadata/versions").await.expect(200);
+    let left = azure.control(Method::GET, "faults", None).await.expect(200);
+    assert_eq!(left["faults"], json!([]));
+    let again = azure.control(Method::DELETE, &format!("faults/{id}"), None).await;
+    assert_eq!(again.status, 404);
+}
+
+#[tokio::test]
 async fn a_fault_that_means_nothing_is_refused() {
     let azure = Azure::default().await;
     for (wrong, says) in [

@@ -15,6 +15,8 @@ mod entra;
 mod faults;
 mod golden;
 mod imds;
+mod issuers;
+mod process;
 mod program;
 mod rights;
 mod state;
