@@ -16,7 +16,6 @@ mod faults;
 mod golden;
 mod imds;
 mod issuers;
-mod process;
 mod program;
 mod rights;
 mod state;
