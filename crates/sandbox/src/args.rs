@@ -14,7 +14,7 @@ use crate::programs::Programs;
 use crate::state::WorldName;
 use crate::story::DemoArgs;
 use crate::story::ask::AskArgs;
-use crate::{down, env, run, up};
+use crate::{down, env, managed_identity, run, up};
 
 /// The name of a world that is given none.
 pub const DEFAULT_WORLD: &str = "default";
@@ -41,6 +41,8 @@ pub enum Command {
     Up(UpArgs),
     /// Run a program of this machine as a pod
     Run(RunArgs),
+    /// Make a managed identity in a running world's Azure, on all its nodes; its ids are printed as shell exports
+    Identity(IdentityArgs),
     /// Print the shell exports for a running world
     Env(WorldArgs),
     /// End a running world, and remove what killed ones left
@@ -93,6 +95,14 @@ pub struct UpArgs {
     #[arg(long = "wait-timeout", value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub wait_timeout_secs: u32,
 
+    /// Return when the world is ready, and leave it running until `down`; its messages are in its folder then
+    #[arg(long, conflicts_with = "while_stdin")]
+    pub detach: bool,
+
+    /// Be the world that was left so
+    #[arg(long, hide = true)]
+    pub detached: bool,
+
     /// End the world when standard input is closed
     #[arg(long, hide = true)]
     pub while_stdin: bool,
@@ -132,6 +142,26 @@ pub struct RunArgs {
     /// Other programs, for a world that is made for this run
     #[command(flatten)]
     pub programs: Programs,
+}
+
+/// Flags of `identity`.
+#[derive(Args, Clone, Debug)]
+pub struct IdentityArgs {
+    /// Name of the managed identity; one that is there already stays as it is
+    #[arg(id = "identity", value_name = "NAME", value_parser = identity)]
+    pub name: String,
+
+    /// Its resource group, made if missing
+    #[arg(short, long, value_name = "GROUP", default_value = "myIdentityResourceGroup", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub group: String,
+
+    /// Take it away again
+    #[arg(long)]
+    pub delete: bool,
+
+    /// Which world
+    #[command(flatten)]
+    pub world: WorldArgs,
 }
 
 /// Flags of what only needs to know which world.
@@ -189,6 +219,7 @@ impl Sandbox {
             Command::Up(args) => up::run(args),
             Command::Demo(args) => in_runtime(args.run()),
             Command::Run(args) => in_runtime(run::run(args)),
+            Command::Identity(args) => done(managed_identity::run(args, &mut Printer::to_terminal())),
             Command::Env(args) => done(env::run(&args, &mut Printer::to_terminal())),
             Command::Down(args) => done(down::run(&args, &mut Printer::to_terminal())),
             Command::Nmi(args) => done(args.start()),

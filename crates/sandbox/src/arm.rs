@@ -113,6 +113,11 @@ impl Arm {
             .await
     }
 
+    pub(crate) async fn patch(&self, path: &str, version: &str, body: &Value) -> Result<Value, ArmError> {
+        self.call(Method::PATCH, path, &[("api-version", version)], Some(body))
+            .await
+    }
+
     pub(crate) async fn delete(&self, path: &str, version: &str) -> Result<(), ArmError> {
         self.call(Method::DELETE, path, &[("api-version", version)], None)
             .await

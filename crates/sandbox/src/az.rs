@@ -13,6 +13,7 @@ use crate::failure::Failure;
 const GROUPS: &str = "2024-11-01";
 const IDENTITY: &str = "2025-05-31-preview";
 const CLUSTER: &str = "2026-06-01";
+const SCALE_SETS: &str = "2024-11-01";
 const ROLE_DEFINITIONS: &str = "2022-05-01-preview";
 const ROLE_ASSIGNMENTS: &str = "2022-04-01";
 const LOCATION: &str = "eastus";
@@ -258,6 +259,19 @@ impl Az {
     /// `az identity delete`.
     pub(crate) async fn identity_delete(&self, group: &str, name: &str) -> Result<(), ArmError> {
         self.arm.delete(&self.identity_path(group, name), IDENTITY).await
+    }
+
+    /// `az vmss identity assign --identities ID` for every scale set of a group.
+    pub(crate) async fn vmss_identity_assign(&self, group: &str, id: &str) -> Result<(), ArmError> {
+        let all = format!(
+            "/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachineScaleSets",
+            self.subscription
+        );
+        let body = json!({ "identity": { "type": "UserAssigned", "userAssignedIdentities": { (id): {} } } });
+        for set in self.arm.list(&all, SCALE_SETS, "").await? {
+            self.arm.patch(&text(&set, "/id"), SCALE_SETS, &body).await?;
+        }
+        Ok(())
     }
 
     /// `az role assignment create --role ROLE --assignee-object-id … --scope SCOPE`. Doing it twice is no error.

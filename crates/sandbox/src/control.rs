@@ -22,6 +22,20 @@ pub enum Request {
     Down,
     /// To run a program as a pod; its three standard streams come with the request.
     Run(RunRequest),
+    /// A managed identity, made if missing, that is on all nodes.
+    Identity {
+        /// Its resource group.
+        group: String,
+        /// Its name.
+        name: String,
+    },
+    /// That a managed identity is taken away.
+    DeleteIdentity {
+        /// Its resource group.
+        group: String,
+        /// Its name.
+        name: String,
+    },
     /// That the agents are killed and stay down.
     HoldAgents,
     /// That the agents run again.
@@ -58,6 +72,8 @@ pub struct SendSignal {
 pub enum Reply {
     /// How to reach it.
     Info(Box<Info>),
+    /// A managed identity.
+    Identity(Identity),
     /// It is done, or (for `Down`) begun.
     Done,
     /// The program's pod is made.
@@ -75,6 +91,22 @@ pub enum Reply {
         /// Why, in one sentence.
         why: String,
     },
+}
+
+/// A managed identity, in Azure's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// Its resource group.
+    pub group: String,
+    /// Its name.
+    pub name: String,
+    /// ARM id.
+    pub resource_id: String,
+    /// Client id.
+    pub client_id: String,
+    /// Object id.
+    pub object_id: String,
 }
 
 /// How to reach a world.

@@ -48,7 +48,7 @@ fn exports(info: &Info, secret: &str) -> String {
 }
 
 /// So that no shell makes anything else of it.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -4,7 +4,7 @@
 //! ```text
 //! up ─▶ folder, doors ─▶ world::enter ─┬─ supervisor outside: waits, cleans up
 //!                                      └─ inside: networks, emulators, controller, agents, kubelet
-//! run, env, down, demo ─▶ control socket, loopback doors
+//! run, identity, env, down, demo ─▶ control socket, loopback doors
 //! ```
 
 pub mod args;
@@ -12,6 +12,7 @@ mod arm;
 mod az;
 mod certificates;
 pub mod control;
+mod detach;
 mod down;
 mod env;
 mod fabric;
@@ -20,6 +21,7 @@ pub mod handover;
 mod identity;
 mod kubelet;
 pub mod layout;
+mod managed_identity;
 mod programs;
 mod relay;
 mod run;

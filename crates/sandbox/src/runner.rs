@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::az::{Az, Network, PodIdentity};
-use crate::control::RunRequest;
+use crate::az::{self, Az, Network, PodIdentity};
+use crate::control::{Identity, RunRequest};
 use crate::identity::BINDING_LABEL;
 use crate::kubelet::attach::{Attachments, Waiter};
 use crate::kubelet::image;
@@ -118,6 +118,46 @@ impl Runner {
         }
     }
 
+    /// A managed identity, made if missing, that is on all nodes.
+    pub(crate) async fn identity(&self, group: String, name: String) -> anyhow::Result<Identity> {
+        let (cluster_group, cluster) = self.cluster().await?;
+        let identity = self.managed(&group, &name).await?;
+        let nodes = self.az.aks_show(&cluster_group, &cluster).await?.node_group;
+        self.az.vmss_identity_assign(&nodes, &identity.id).await?;
+        Ok(Identity {
+            group,
+            name,
+            resource_id: identity.id,
+            client_id: identity.client_id,
+            object_id: identity.principal_id,
+        })
+    }
+
+    /// Takes a managed identity away; the machines forget it by themselves.
+    pub(crate) async fn delete_identity(&self, group: &str, name: &str) -> anyhow::Result<()> {
+        Ok(self.az.identity_delete(group, name).await?)
+    }
+
+    /// The managed cluster with pod identity, made if there is none: its nodes are the world's.
+    async fn cluster(&self) -> anyhow::Result<(String, String)> {
+        if let Some(found) = self.az.aks_with_pod_identity().await? {
+            return Ok(found);
+        }
+        self.az.group_create(OWN).await?;
+        self.az.aks_create(OWN, OWN, Network::Azure).await?;
+        Ok((OWN.to_owned(), OWN.to_owned()))
+    }
+
+    async fn managed(&self, group: &str, name: &str) -> anyhow::Result<az::Identity> {
+        match self.az.identity_show(group, name).await {
+            Err(error) if error.is(StatusCode::NOT_FOUND) => {
+                self.az.group_create(group).await?;
+                Ok(self.az.identity_create(group, name).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
     async fn namespace(&self, name: &str) -> anyhow::Result<()> {
         let namespace = Namespace {
             metadata: ObjectMeta {
@@ -144,22 +184,10 @@ impl Runner {
         let Some(first) = identities.first() else {
             return Ok(());
         };
-        let (group, cluster) = if let Some(found) = self.az.aks_with_pod_identity().await? {
-            found
-        } else {
-            self.az.group_create(OWN).await?;
-            self.az.aks_create(OWN, OWN, Network::Azure).await?;
-            (OWN.to_owned(), OWN.to_owned())
-        };
+        let (group, cluster) = self.cluster().await?;
         let mut selector = labels.get(BINDING_LABEL).cloned();
         for name in identities {
-            let identity = match self.az.identity_show(OWN, name).await {
-                Err(error) if error.is(StatusCode::NOT_FOUND) => {
-                    self.az.group_create(OWN).await?;
-                    self.az.identity_create(OWN, name).await?
-                }
-                other => other?,
-            };
+            let identity = self.managed(OWN, name).await?;
             let entry = entry_name(name);
             let known = self
                 .az

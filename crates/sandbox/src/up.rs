@@ -10,12 +10,19 @@ use podid_kernel::world::{Side, enter};
 use podid_rt::logging;
 
 use crate::args::{UpArgs, in_runtime};
+use crate::detach;
 use crate::relay::Doors;
 use crate::state::{Folder, Home};
 use crate::world::{self, Outside};
 
 /// Makes a world and keeps it until told to stop.
 pub(crate) fn run(args: UpArgs) -> ExitCode {
+    if args.detach {
+        return detach::run(&mut Printer::to_terminal()).unwrap_or_else(|error| {
+            printer::report(&error);
+            ExitCode::FAILURE
+        });
+    }
     let (folder, outside) = match prepare(&args) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -62,6 +69,10 @@ fn prepare(args: &UpArgs) -> anyhow::Result<(Folder, Outside)> {
             return Err(error.into());
         }
     };
+    if args.detached {
+        // Away from the terminal, whose signals are not for it. Failing means that it leads its group already.
+        let _leads = nix::unistd::setsid();
+    }
     let lifeline = if args.while_stdin {
         // Whoever started this one passes its signals on as he sees fit. Failing means that it leads its group already.
         let _leads = nix::unistd::setsid();

@@ -26,6 +26,7 @@ use crate::az::Az;
 use crate::certificates::Authority;
 use crate::control::server::Server;
 use crate::control::{Endpoints, Info, NodeInfo};
+use crate::detach;
 use crate::fabric::{Fabric, NodeNetwork};
 use crate::kubelet::Kubelet;
 use crate::kubelet::attach::Attachments;
@@ -63,6 +64,7 @@ pub(crate) async fn run(args: UpArgs, outside: Outside, supervisor: u32) -> anyh
         follow(lifeline, stop.clone());
     }
     let mut tasks = Tasks::new(stop.clone());
+    let (detached, log) = (args.detached, outside.folder.join(detach::LOG));
     let started = async {
         let world = World::start(
             args,
@@ -74,6 +76,12 @@ pub(crate) async fn run(args: UpArgs, outside: Outside, supervisor: u32) -> anyh
         )
         .await?;
         podid_rt::ready::announce(&world);
+        if detached {
+            // Whoever waited for the line above leaves now.
+            let log =
+                std::fs::File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+            nix::unistd::dup2_stderr(log).context("standard error cannot be sent to the log")?;
+        }
         anyhow::Ok(())
     };
     tokio::select! {
@@ -120,6 +128,8 @@ impl World {
             azure_port: _,
             metadata_port: _,
             wait_timeout_secs,
+            detach: _,
+            detached: _,
             while_stdin: _,
             programs,
             log: _,

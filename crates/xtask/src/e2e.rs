@@ -9,12 +9,15 @@ pub(crate) mod kube;
 mod mgmt;
 mod sandbox;
 pub(crate) mod sdk;
+mod tutorial;
 
 /// A suite.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Suite {
     /// The AKS tutorial (docs/guides/aks.md), line by line, with the real az and kubectl
     Az(az::AzArgs),
+    /// podid's own tutorial (docs/guides/tutorial.md), line by line
+    Tutorial(az::AzArgs),
     /// Real Azure SDKs, each as a pod of the sandbox: DefaultAzureCredential and a named identity, cold and warm
     Sdk(sdk::SdkArgs),
     /// Management SDKs of four languages against azure-emulator: identities, roles, machines, federated credentials
@@ -32,6 +35,7 @@ impl Suite {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Az(args) => az::run(&args),
+            Self::Tutorial(args) => tutorial::run(&args),
             Self::Sdk(args) => sdk::run(&args),
             Self::Mgmt(args) => mgmt::run(&args),
             Self::Kube(args) => kube::run(&args),

@@ -87,6 +87,16 @@ impl Server {
                 self.stop.request();
                 Reply::Done
             }
+            Ok(Request::Identity { group, name }) => match self.runner.identity(group, name).await {
+                Ok(identity) => Reply::Identity(identity),
+                Err(error) => refused(format!("{error:#}")),
+            },
+            Ok(Request::DeleteIdentity { group, name }) => {
+                match self.runner.delete_identity(&group, &name).await {
+                    Ok(()) => Reply::Done,
+                    Err(error) => refused(format!("{error:#}")),
+                }
+            }
             Ok(Request::HoldAgents) => {
                 for agent in &self.agents {
                     agent.hold().await;

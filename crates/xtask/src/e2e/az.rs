@@ -22,20 +22,20 @@ const AZURE_CLI: &str = "azure-cli==2.91.0";
 /// What is run.
 const GUIDE: &str = "docs/guides/aks.md";
 
-/// Flags of `cargo xtask e2e az`.
+/// Flags of `cargo xtask e2e az` and `tutorial`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AzArgs {
-    /// Which Kubernetes the managed cluster is
+    /// Which Kubernetes it runs on
     #[arg(long, value_enum, default_value = "sandbox")]
-    kube: Kubernetes,
+    pub(crate) kube: Kubernetes,
     /// Leave the real Kubernetes up at the end, for a look (`cargo xtask kube env --state target/kube/az`)
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
 }
 
 /// A Kubernetes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kubernetes {
+pub(crate) enum Kubernetes {
     /// The sandbox's own; needs no root
     Sandbox,
     /// A real one with two real nodes; needs root and Go
@@ -52,8 +52,8 @@ pub(crate) fn run(args: &AzArgs) -> anyhow::Result<()> {
         Kubernetes::Sandbox => in_sandbox(&root, &work, &bin)?,
         Kubernetes::Real => {
             let mut done = guide::Done::default();
-            kube::with_podid("target/kube/az", args.keep, |inside| {
-                let mut bash = inside.bash()?;
+            kube::beside_azure("target/kube/az", args.keep, true, |inside| {
+                let mut bash = inside.bash(&["bash", "--noprofile", "--norc"])?;
                 let tools = inside.programs();
                 surround(&mut bash, &fresh(&work, "real")?, &[bin.clone(), tools])?;
                 done = guide::run(&root.join(GUIDE), bash, &work.join("real"), &[])?;
@@ -71,14 +71,7 @@ pub(crate) fn run(args: &AzArgs) -> anyhow::Result<()> {
 
 fn in_sandbox(root: &Path, work: &Path, bin: &Path) -> anyhow::Result<guide::Done> {
     let mut programs = vec![bin.to_owned()];
-    let kubectl = Command::new("kubectl").args(["version", "--client"]).output();
-    if !kubectl.is_ok_and(|output| output.status.success()) {
-        let built = Tools::built()?.context(
-            "kubectl is needed and could not be started; install it from https://kubernetes.io/docs/tasks/tools, or run \
-             `cargo xtask kube build`",
-        )?;
-        programs.push(built.bin());
-    }
+    programs.extend(kubectl()?);
     let folder = fresh(work, "sandbox")?;
     let sandbox = Sandbox::up(root, "e2e-az")?;
     let mut bash = Command::new("bash");
@@ -94,8 +87,21 @@ fn in_sandbox(root: &Path, work: &Path, bin: &Path) -> anyhow::Result<guide::Don
     done
 }
 
+/// The folder of kubectl, if it is not in the PATH but was built.
+pub(crate) fn kubectl() -> anyhow::Result<Vec<PathBuf>> {
+    let kubectl = Command::new("kubectl").args(["version", "--client"]).output();
+    if kubectl.is_ok_and(|output| output.status.success()) {
+        return Ok(Vec::new());
+    }
+    let built = Tools::built()?.context(
+        "kubectl is needed and could not be started; install it from https://kubernetes.io/docs/tasks/tools, or run \
+         `cargo xtask kube build`",
+    )?;
+    Ok(vec![built.bin()])
+}
+
 /// An empty folder: az keeps tokens, extensions and keys there, and get-credentials writes there too.
-fn fresh(work: &Path, name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn fresh(work: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let folder = work.join(name);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("empty the folder {}", folder.display()))?;
@@ -104,13 +110,17 @@ fn fresh(work: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// The shell's folder, and an environment in which az touches nothing outside of it.
-fn surround(bash: &mut Command, folder: &Path, programs: &[PathBuf]) -> anyhow::Result<()> {
+/// The PATH with these folders before the others.
+pub(crate) fn path_with(programs: &[PathBuf]) -> anyhow::Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = programs.iter().cloned().chain(std::env::split_paths(&path));
-    let path: OsString = std::env::join_paths(all).context("put the programs in the PATH")?;
+    std::env::join_paths(all).context("put the programs in the PATH")
+}
+
+/// The shell's folder, and an environment in which az touches nothing outside of it.
+pub(crate) fn surround(bash: &mut Command, folder: &Path, programs: &[PathBuf]) -> anyhow::Result<()> {
     bash.current_dir(folder)
-        .env("PATH", path)
+        .env("PATH", path_with(programs)?)
         .env("HOME", folder)
         .env("AZURE_CONFIG_DIR", folder.join("azure"))
         .env("AZURE_CORE_COLLECT_TELEMETRY", "false");
@@ -118,7 +128,7 @@ fn surround(bash: &mut Command, folder: &Path, programs: &[PathBuf]) -> anyhow::
 }
 
 /// The folder of az, installed when it is not there.
-fn azure_cli(root: &Path, work: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn azure_cli(root: &Path, work: &Path) -> anyhow::Result<PathBuf> {
     let venv = work.join("venv");
     let bin = venv.join("bin");
     if !bin.join("az").exists() {

@@ -46,15 +46,15 @@ pub(crate) fn run(args: &KubeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where another suite works: beside the API server of a real Kubernetes on which podid is installed, with Azure in reach.
+/// Where another suite works: beside the API server of a real Kubernetes, with Azure in reach.
 pub(crate) struct Inside<'a>(story::World<'a>);
 
 impl Inside<'_> {
-    /// bash in the cluster's network, with what leads az, kubectl and SDKs there in its environment.
-    pub(crate) fn bash(&self) -> anyhow::Result<Command> {
+    /// A program in the cluster's network, with what leads az, kubectl and SDKs there in its environment.
+    pub(crate) fn bash(&self, program: &[&str]) -> anyhow::Result<Command> {
         let mut bash = Command::new("nsenter");
         bash.arg(format!("--net={}", self.0.cluster.network()?.display()))
-            .args(["bash", "--noprofile", "--norc"])
+            .args(program)
             .env("KUBECONFIG", self.0.cluster.inner_kubeconfig("admin"))
             .envs(self.0.azure.environment());
         Ok(bash)
@@ -66,10 +66,11 @@ impl Inside<'_> {
     }
 }
 
-/// Makes such a cluster for `work`, in `folder`.
-pub(crate) fn with_podid(
+/// Makes such a cluster for `work`, in `folder`, with podid on it or only with its images.
+pub(crate) fn beside_azure(
     folder: &str,
     keep: bool,
+    install: bool,
     work: impl FnOnce(&Inside<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
@@ -78,7 +79,9 @@ pub(crate) fn with_podid(
     let steps = Steps::default();
     with_cluster(folder, keep, |cluster| {
         let world = story::World::raise(cluster, &steps)?;
-        steps.step("helm install", || world.helm("install", &[]))?;
+        if install {
+            steps.step("helm install", || world.helm("install", &[]))?;
+        }
         work(&Inside(world))
     })
 }
