@@ -132,7 +132,10 @@ fn page(agent: &Value, inside: &Value) -> anyhow::Result<String> {
          generator's. The first rows are asked over the loopback interface with the limits of one pod lifted; \"attested pod\" rows from a pod's\n\
          network namespace through the local route, each connection confirmed by the kernel.\n\n{}\n\
          ## Inside\n\n\
-         One thread, no socket: `cargo bench --profile dist -p podid-nmi --bench inside`.\n\n{}",
+         One thread, no socket: `cargo bench --profile dist -p podid-nmi --bench inside`.\n\n{}\n\
+         ## Not here\n\n\
+         That nobody reaches the node's real service while the agent stops, is killed or is replaced is no number but a promise, held by\n\
+         tests: `crates/nmi/tests/interception/life.rs`.\n",
         table(agent)?,
         table(inside)?
     ))

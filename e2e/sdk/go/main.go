@@ -1,4 +1,4 @@
-// Asks for a token with azidentity, cold and warm, and prints what came as one JSON line.
+// Asks for a token with azidentity twice, and prints what came as one JSON line.
 //
 // usage: ask default|named
 package main
@@ -22,8 +22,8 @@ type outcome struct {
 	Version string  `json:"version"`
 	AppID   string  `json:"appid"`
 	Aud     string  `json:"aud"`
-	ColdMs  float64 `json:"cold_ms"`
-	WarmMs  float64 `json:"warm_ms"`
+	FirstMs float64 `json:"first_ms"`
+	AgainMs float64 `json:"again_ms"`
 }
 
 func main() {
@@ -38,14 +38,14 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	token, cold, err := timed(credential)
+	token, first, err := timed(credential)
 	if err != nil {
 		return err
 	}
-	if _, warm, err := timed(credential); err != nil {
+	if _, again, err := timed(credential); err != nil {
 		return err
 	} else {
-		return report(token, cold, warm)
+		return report(token, first, again)
 	}
 }
 
@@ -64,12 +64,12 @@ func timed(credential azcore.TokenCredential) (string, float64, error) {
 	return token.Token, float64(time.Since(start).Microseconds()) / 1000, err
 }
 
-func report(token string, cold, warm float64) error {
+func report(token string, first, again float64) error {
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	if err != nil {
 		return err
 	}
-	found := outcome{ColdMs: cold, WarmMs: warm}
+	found := outcome{FirstMs: first, AgainMs: again}
 	if err := json.Unmarshal(payload, &found); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-// Asks for a token with @azure/identity, cold and warm, and prints what came as one JSON line.
+// Asks for a token with @azure/identity twice, and prints what came as one JSON line.
 // usage: node ask.mjs default|named
 
 import { readFileSync } from "node:fs";
@@ -15,9 +15,9 @@ async function timed() {
   return [token, Math.round((performance.now() - start) * 10) / 10];
 }
 
-const [token, cold_ms] = await timed();
-const [, warm_ms] = await timed();
+const [token, first_ms] = await timed();
+const [, again_ms] = await timed();
 const { appid, aud } = JSON.parse(Buffer.from(token.split(".")[1], "base64url").toString());
 const manifest = new URL("node_modules/@azure/identity/package.json", import.meta.url);
 const { version } = JSON.parse(readFileSync(manifest, "utf8"));
-console.log(JSON.stringify({ version, appid, aud, cold_ms, warm_ms }));
+console.log(JSON.stringify({ version, appid, aud, first_ms, again_ms }));

@@ -1,4 +1,4 @@
-"""Asks for a token with azure-identity or msal, cold and warm, and prints what came as one JSON line.
+"""Asks for a token with azure-identity or msal twice, and prints what came as one JSON line.
 
 usage: ask.py azure-identity|msal default|named
 """
@@ -50,8 +50,8 @@ def timed(ask):
 
 library, mode = sys.argv[1:3]
 ask = {"azure-identity": azure_identity, "msal": msal}[library](mode == "named")
-token, cold = timed(ask)
-_, warm = timed(ask)
+token, first = timed(ask)
+_, again = timed(ask)
 payload = token.split(".")[1]
 claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 print(
@@ -60,8 +60,8 @@ print(
             "version": importlib.metadata.version(library),
             "appid": claims["appid"],
             "aud": claims["aud"],
-            "cold_ms": cold,
-            "warm_ms": warm,
+            "first_ms": first,
+            "again_ms": again,
         }
     )
 )

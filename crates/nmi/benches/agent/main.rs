@@ -117,6 +117,7 @@ fn rows(cli: &Cli, runtime: &Runtime, world: Result<(), String>) -> anyhow::Resu
         drop(agent);
         agent = Agent::start(&usual, &upstream, open)?;
         starts.push(agent.started_in);
+        runtime.block_on(agent.serves(USUAL.pods - 1))?;
     }
     let mut size = vec![memory("memory with 110 pods, 110 bindings", &agent, 10)?];
     let start = started("start → ready, 110 pods, watches included", starts, true);
@@ -144,6 +145,7 @@ fn rows(cli: &Cli, runtime: &Runtime, world: Result<(), String>) -> anyhow::Resu
     printer::note("many callers");
     let callers = runtime.block_on(Cluster::start(cold::CALLERS_SIZE))?;
     let agent = Agent::start(&callers, &upstream, open)?;
+    runtime.block_on(agent.serves(cold::CALLERS - 1))?;
     rows.push(runtime.block_on(cold::many_callers(&callers, &agent, &upstream))?);
     rows.push(runtime.block_on(cold::quota(&agent, &upstream))?);
     drop((agent, callers));
@@ -152,6 +154,7 @@ fn rows(cli: &Cli, runtime: &Runtime, world: Result<(), String>) -> anyhow::Resu
     printer::note("filling an emulated cluster: a large world");
     let large = runtime.block_on(Cluster::start(LARGE))?;
     let agent = Agent::start(&large, &upstream, open)?;
+    runtime.block_on(agent.serves(LARGE.pods - 1))?;
     rows.push(started(
         "start → ready, 5,000 pods, 10,000 bindings, watches included",
         vec![agent.started_in],

@@ -8,12 +8,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, NODE};
+use crate::cluster::{Cluster, NODE, address, client_id};
 use crate::cores;
+use crate::load;
 use crate::standin::Standin;
 
 /// A running agent. Dropped, it is killed.
@@ -91,6 +93,22 @@ impl Agent {
             anyhow::bail!("the agent was not ready but said {line:?}; its log:\n{said}");
         };
         Ok(agent(address))
+    }
+
+    /// Proves that its world is whole: pod `n` gets the token of its own identity, which takes the pod, its binding and
+    /// its identity. A ready line alone proves nothing.
+    pub(crate) async fn serves(&self, n: usize) -> anyhow::Result<()> {
+        let mut stream = load::connect(address(n), self.address).await?;
+        let resource = format!("https%3A%2F%2Fproof.example&client_id={}", client_id(n));
+        let request = load::request(&load::target(&resource), true);
+        stream.write_all(request.as_bytes()).await?;
+        let status = load::answer(&mut stream, &mut vec![0; 8192]).await?;
+        ensure!(
+            status == 200,
+            "pod {n} was answered {status}: the agent's world is not whole; its log:\n{}",
+            self.log()
+        );
+        Ok(())
     }
 
     /// Processor time used so far, by all its threads.

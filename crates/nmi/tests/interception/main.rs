@@ -11,6 +11,7 @@
 )]
 
 mod azure;
+mod beside;
 mod between;
 mod life;
 mod lines;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
                 what_somebody_takes_away_is_put_back,
             ),
         ];
+        trials.extend(beside::trials());
         trials.extend(life::trials());
         trials.extend(trouble::trials());
         trials.extend(lines::trials());

@@ -98,6 +98,38 @@ impl Sandbox {
         Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
     }
 
+    /// How often the emulated metadata service has given a token of this identity.
+    pub(crate) fn tokens_of(&self, client_id: &str) -> anyhow::Result<usize> {
+        let script = format!(
+            "eval \"$('{}' env --name '{}')\"; exec curl -sS --fail-with-body --cacert \"$SSL_CERT_FILE\" \
+             -H \"x-emulator-key: $AZURE_CLIENT_SECRET\" \"$AZURE_RESOURCE_MANAGER_ENDPOINT/_emulator/requests\"",
+            self.program.display(),
+            self.name
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .output()
+            .context("start sh")?;
+        ensure!(
+            output.status.success(),
+            "the emulator's request log cannot be read: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let log: Value = serde_json::from_slice(&output.stdout).context("read the emulator's request log")?;
+        let entries = log
+            .get("requests")
+            .and_then(Value::as_array)
+            .context("the request log is a list")?;
+        let is =
+            |entry: &Value, name: &str, wanted: &str| entry.get(name).and_then(Value::as_str) == Some(wanted);
+        Ok(entries
+            .iter()
+            .filter(|entry| is(entry, "service", "imds") && is(entry, "principal", client_id))
+            .filter(|entry| entry.get("status").and_then(Value::as_u64) == Some(200))
+            .count())
+    }
+
     /// Takes the world down and waits for its end.
     pub(crate) fn down(mut self) -> anyhow::Result<()> {
         self.stop()

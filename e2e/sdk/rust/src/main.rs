@@ -1,4 +1,4 @@
-//! Asks for a token with azure_identity, cold and warm, and prints what came as one JSON line.
+//! Asks for a token with azure_identity twice, and prints what came as one JSON line.
 //! usage: podid-e2e-rust default|named (the crate has no DefaultAzureCredential; both are its managed-identity one)
 
 use std::error::Error;
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{}",
         serde_json::json!({
-            "version": "1.0.0", "appid": claims["appid"], "aud": claims["aud"], "cold_ms": took[0], "warm_ms": took[1],
+            "version": "1.0.0", "appid": claims["appid"], "aud": claims["aud"], "first_ms": took[0], "again_ms": took[1],
         })
     );
     Ok(())

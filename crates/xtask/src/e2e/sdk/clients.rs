@@ -9,6 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::{AUDIENCE, Mode, Outcome, prepare, source, text};
+use crate::e2e::az;
+
+/// The resource manager's name in the public cloud.
+const ARM: &str = "management.azure.com";
 
 /// A real client.
 #[derive(Clone, Debug)]
@@ -17,7 +21,7 @@ pub(crate) struct Client {
     pub(crate) name: &'static str,
     /// Library, as its users know it.
     pub(crate) library: &'static str,
-    /// Whether it is ready within a minute on an empty cache.
+    /// Whether it is one of those that are ready soon on an empty cache.
     pub(crate) quick: bool,
     kind: Kind,
 }
@@ -35,9 +39,11 @@ enum Kind {
     Go,
     Rust,
     Java,
+    Dotnet,
+    Az,
 }
 
-/// All clients, the quick ones first.
+/// All clients.
 pub(crate) fn all() -> Vec<Client> {
     let python = |package, version, with| Kind::Python {
         package,
@@ -62,14 +68,16 @@ pub(crate) fn all() -> Vec<Client> {
         client(
             "python-1.14",
             "Python azure-identity",
-            true,
+            false,
             python("azure-identity", "1.14.0", &["msal<1.24"]),
         ),
-        client("msal", "Python msal", true, python("msal", "1.39.0", &[])),
-        client("go", "Go azidentity", true, Kind::Go),
+        client("msal", "Python msal", false, python("msal", "1.39.0", &[])),
+        client("go", "Go azidentity", false, Kind::Go),
         client("node", "JavaScript @azure/identity", false, Kind::Node),
         client("java", "Java azure-identity", false, Kind::Java),
-        client("rust", "Rust azure_identity", false, Kind::Rust),
+        client("rust", "Rust azure_identity", true, Kind::Rust),
+        client("dotnet", ".NET Azure.Identity", false, Kind::Dotnet),
+        client("az", "az login --identity", false, Kind::Az),
     ]
 }
 
@@ -99,16 +107,13 @@ impl Client {
                 ];
                 let python = text(&out.join("bin/python"))?;
                 prepare(&python, &[&install, with].concat(), root)
+                    .with_context(|| format!("{pinned} comes from the Python package index"))
             }
-            Kind::Node => {
-                std::fs::create_dir_all(&out).with_context(|| format!("make the folder {out_text}"))?;
-                for file in ["package.json", "package-lock.json", "ask.mjs"] {
-                    let from = source(root, "node").join(file);
-                    std::fs::copy(&from, out.join(file))
-                        .with_context(|| format!("copy {}", from.display()))?;
-                }
-                prepare("npm", &["ci", "--silent", "--no-audit", "--no-fund"], &out)
-            }
+            Kind::Node => npm(
+                &source(root, "node"),
+                &["package.json", "package-lock.json", "ask.mjs"],
+                &out,
+            ),
             Kind::Go => {
                 let program = text(&out.join("ask"))?;
                 prepare("go", &["build", "-o", &program, "."], &source(root, "go"))
@@ -125,6 +130,25 @@ impl Client {
                 let folder = format!("-Dpodid.out={out_text}");
                 prepare("mvn", &["-q", "-B", &folder, "package"], &source(root, "java"))
             }
+            Kind::Dotnet => {
+                npm(
+                    &source(root, "dotnet"),
+                    &["package.json", "package-lock.json"],
+                    &out,
+                )?;
+                // For the name that the client sends its token to, which is played in its pod.
+                let certificate = rcgen::generate_simple_self_signed([ARM.to_owned()])
+                    .with_context(|| format!("make a certificate for {ARM}"))?;
+                for (file, pem) in [
+                    ("certificate.pem", certificate.cert.pem()),
+                    ("key.pem", certificate.signing_key.serialize_pem()),
+                ] {
+                    let path = out.join(file);
+                    std::fs::write(&path, pem).with_context(|| format!("write {}", path.display()))?;
+                }
+                Ok(())
+            }
+            Kind::Az => az::azure_cli(root, &root.join("target/e2e/az")).map(drop),
         }
     }
 
@@ -163,6 +187,36 @@ impl Client {
                 path.push(out.join("lib/*"));
                 vec!["java".into(), "-cp".into(), path, "Ask".into(), word()]
             }
+            Kind::Dotnet => {
+                // The package for this machine is beside the one that was asked for.
+                let machine = match std::env::consts::ARCH {
+                    "aarch64" => "arm64",
+                    _ => "x64",
+                };
+                let program = format!("node_modules/@azure/mcp-linux-{machine}/dist/azmcp");
+                vec![
+                    "python3".into(),
+                    source(root, "dotnet").join("ask.py").into(),
+                    out.join(program).into(),
+                    out.join("certificate.pem").into(),
+                    out.join("key.pem").into(),
+                    word(),
+                ]
+            }
+            Kind::Az => vec![
+                "bash".into(),
+                source(root, "az").join("ask.sh").into(),
+                root.join("target/e2e/az/venv/bin/az").into(),
+                word(),
+            ],
+        }
+    }
+
+    /// What it asks for, without a slash at the end.
+    pub(crate) fn audience(&self) -> String {
+        match self.kind {
+            Kind::Dotnet => format!("https://{ARM}"),
+            _ => AUDIENCE.to_owned(),
         }
     }
 
@@ -174,6 +228,16 @@ impl Client {
         let line = said.lines().last().unwrap_or_default();
         serde_json::from_str(line).with_context(|| format!("it reported {line:?}"))
     }
+}
+
+/// Installs what a package lock says, with these files of ours beside it.
+fn npm(from: &Path, files: &[&str], out: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("make the folder {}", out.display()))?;
+    for file in files {
+        let from = from.join(file);
+        std::fs::copy(&from, out.join(file)).with_context(|| format!("copy {}", from.display()))?;
+    }
+    prepare("npm", &["ci", "--silent", "--no-audit", "--no-fund"], out)
 }
 
 /// The claims of a token endpoint's own answer.
@@ -201,7 +265,6 @@ fn raw_token(said: &str) -> anyhow::Result<Outcome> {
         version: String::new(),
         appid: claim("appid"),
         aud: claim("aud"),
-        cold_ms: 0.0,
-        warm_ms: 0.0,
+        first_ms: 0.0,
     })
 }
