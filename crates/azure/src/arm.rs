@@ -5,6 +5,8 @@
 //! ```text
 //! host       VM or scale set: read its identities, add and remove some
 //! identity   a managed identity and its federated credentials
+//! role       who has a role over a managed identity
+//! managed_cluster  who a managed cluster is in Azure
 //! operation  poll until it has ended
 //! error      ARM's error shape ─▶ ArmError
 //! ```
@@ -12,7 +14,9 @@
 pub mod error;
 pub mod host;
 pub mod identity;
+pub mod managed_cluster;
 mod operation;
+pub mod role;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +39,8 @@ use tokio::time::Instant;
 pub use self::error::ArmError;
 pub use self::host::{Host, HostIdentities, HostKind, IdentityChange};
 pub use self::identity::{FederatedCredential, ManagedIdentity};
+pub use self::managed_cluster::ManagedCluster;
+pub use self::role::{Role, RoleAssignment};
 use crate::http::{ClientError, TlsRoots, TransportError, WallClock, Wire, body, client, retry_after};
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -137,6 +143,16 @@ impl Arm {
         ask: Ask<'_>,
         content: Option<&(impl Serialize + Sync)>,
     ) -> Result<Answer, ArmError> {
+        self.send_with(ask, &[], content).await
+    }
+
+    /// Sends a request with more parameters than the version.
+    pub(crate) async fn send_with(
+        &self,
+        ask: Ask<'_>,
+        parameters: &[(&str, &str)],
+        content: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Answer, ArmError> {
         let gate = Gate {
             kind: ask.kind,
             write: ask.method != Method::GET,
@@ -146,7 +162,8 @@ impl Arm {
         url.set_path(ask.id);
         url.query_pairs_mut()
             .clear()
-            .append_pair("api-version", ask.api_version);
+            .append_pair("api-version", ask.api_version)
+            .extend_pairs(parameters);
         let mut request = self.0.client.request(ask.method, url);
         if let Some(version) = ask.if_match {
             request = request.header(IF_MATCH, version);

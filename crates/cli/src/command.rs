@@ -15,6 +15,7 @@ use crate::install::{InstallArgs, UninstallArgs};
 use crate::list::ListArgs;
 use crate::printer::Printer;
 use crate::shell::{CompletionArgs, ManArgs, VersionArgs};
+use crate::token::TokenCommand;
 
 /// The program.
 #[derive(Parser, Clone, Debug)]
@@ -91,6 +92,9 @@ pub enum Command {
     Get(GetArgs),
     /// Say step by step what a pod would get, and why (not)
     Explain(ExplainArgs),
+    /// Get, refresh or list tokens at this node's agent: for tests, root only
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Write the completion script of a shell
     Completion(CompletionArgs),
     /// Write the manual pages
@@ -157,11 +161,24 @@ impl Command {
                 command.run(&profile().await?, printer).await?;
             }
             Self::Get(args) => args.run(cluster.client().await?, printer).await?,
-            Self::Explain(args) => args.run(cluster.client().await?, printer).await?,
+            Self::Explain(args) => args.run(cluster, printer).await?,
+            Self::Token(command) => command.run(printer).await?,
             Self::Completion(args) => args.run(printer),
             Self::Man(args) => args.run(printer)?,
             Self::Version(args) => args.run(printer)?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_every_command_is_sound() {
+        Podid::command().debug_assert();
     }
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use podid_api::names::PROFILE_NAME;
 
+use crate::agent::AgentError;
+use crate::azure::AzureError;
 use crate::edit::Kind;
 
 /// Exit code of what was refused or failed.
@@ -146,6 +148,18 @@ pub enum CliError {
         /// What was seen last.
         last: String,
     },
+    /// Azure could not be asked, or said no.
+    #[error(transparent)]
+    Azure(#[from] Box<AzureError>),
+    /// The agent of this node gave no answer, or said no.
+    #[error(transparent)]
+    Agent(#[from] Box<AgentError>),
+    /// Kept tokens could not be fetched anew.
+    #[error("{failed} of the kept tokens could not be fetched anew; the old ones are kept")]
+    NotRefreshed {
+        /// How many.
+        failed: usize,
+    },
     /// The result cannot be written in the format that was asked for.
     #[error("the result cannot be written as {format}")]
     Unwritable {
@@ -163,6 +177,18 @@ fn also(late: &[String]) -> String {
         String::new()
     } else {
         format!(": {}", late.join("; "))
+    }
+}
+
+impl From<AzureError> for CliError {
+    fn from(error: AzureError) -> Self {
+        Self::Azure(Box::new(error))
+    }
+}
+
+impl From<AgentError> for CliError {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(Box::new(error))
     }
 }
 
@@ -194,6 +220,8 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Missing { .. } | Self::NoSuchObjects { .. } => NOT_FOUND,
+            Self::Azure(error) if error.is_not_found() => NOT_FOUND,
+            Self::Agent(error) if error.is_not_found() => NOT_FOUND,
             Self::TimedOut { .. } | Self::Unfinished { .. } => TIMED_OUT,
             _ => FAILED,
         })
@@ -241,6 +269,9 @@ impl CliError {
                 "nothing was undone; is podid-controller running? `kubectl get pods -A -l app.kubernetes.io/component=controller`"
                     .to_owned(),
             ),
+            Self::Azure(error) => error.hint(),
+            Self::Agent(error) => error.hint(),
+            Self::NotRefreshed { .. } => Some("the agent's log says more".to_owned()),
             Self::Contended { .. } => Some("try again".to_owned()),
             Self::Unfinished { .. } => Some("the same command goes on where this one stopped; --timeout-secs gives it longer".to_owned()),
             // The API server's own words say it all.

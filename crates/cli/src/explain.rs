@@ -1,12 +1,17 @@
 //! `podid explain`: one pod's decision, step by step, by core's own function over what the cluster declares.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use kube::Client;
+use http::Method;
 use kube::api::ListParams;
 use podid_core::decide::Steps;
 use podid_core::{Decision, Guid, IdentityResourceId, Selector};
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::agent::{AgentArgs, DEFAULT_SOCKET, about};
+use crate::cluster::Cluster;
 use crate::error::CliError;
 use crate::get::{IdentityView, ScopeArgs};
 use crate::output::{self, Format};
@@ -21,7 +26,8 @@ token may still fail there, which the agent's log and the pod's events say.
 
 Examples:
   podid explain web-7d4b9 -n my-app
-  podid explain web-7d4b9 -n my-app --client-id \"$CLIENT_ID\"    # may it name this one?")]
+  podid explain web-7d4b9 -n my-app --client-id \"$CLIENT_ID\"    # may it name this one?
+  podid explain web-7d4b9 -n my-app --admin-socket               # on its node: what the agent says")]
 pub struct ExplainArgs {
     /// Name of the pod
     #[arg(value_name = "POD")]
@@ -33,6 +39,16 @@ pub struct ExplainArgs {
 
     #[command(flatten)]
     pub asks: AsksArgs,
+
+    /// Ask this node's agent itself, as root, at its admin socket (/run/podid/admin.sock when no path is given)
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = DEFAULT_SOCKET
+    )]
+    pub admin_socket: Option<PathBuf>,
 
     /// Format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
@@ -54,7 +70,7 @@ pub struct AsksArgs {
     pub object: Option<Guid>,
     /// The pod names the identity of this ARM id
     #[arg(long = "identity-resource-id", value_name = "ID")]
-    pub resource: Option<IdentityResourceId>,
+    pub arm: Option<IdentityResourceId>,
 }
 
 /// The decision, as data.
@@ -79,14 +95,24 @@ struct Step {
 }
 
 impl ExplainArgs {
-    pub(crate) async fn run(self, client: Client, printer: &mut Printer) -> Result<(), CliError> {
+    pub(crate) async fn run(self, cluster: &Cluster, printer: &mut Printer) -> Result<(), CliError> {
         let Self {
             pod,
             namespace,
             asks,
+            admin_socket,
             output,
             policy,
         } = self;
+        if let Some(admin_socket) = admin_socket {
+            let agent = AgentArgs { admin_socket };
+            let name = format!("{}/{pod}", namespace.as_deref().unwrap_or("default"));
+            let answer = agent
+                .ask(Method::GET, about("/explain", &name, None, &asks))
+                .await?;
+            return by_agent(&answer, output, printer);
+        }
+        let client = cluster.client().await?;
         let scope = ScopeArgs {
             namespace,
             all_namespaces: false,
@@ -108,14 +134,44 @@ impl ExplainArgs {
     }
 }
 
+/// The agent's own explanation, in the same form.
+fn by_agent(answer: &Value, output: Format, printer: &mut Printer) -> Result<(), CliError> {
+    if output != Format::Table {
+        return output::object(answer, "", output, printer);
+    }
+    let text = |of: &Value, member: &str| {
+        of.get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let steps = answer.get("steps").and_then(Value::as_array);
+    let mut lines: Vec<(String, String)> = steps
+        .into_iter()
+        .flatten()
+        .map(|step| (text(step, "looked_at"), text(step, "found")))
+        .collect();
+    lines.push((
+        "so".to_owned(),
+        format!("{}: {}", text(answer, "reason"), text(answer, "text")),
+    ));
+    printer.data(&columns(&lines));
+    Ok(())
+}
+
+/// Steps below each other.
+fn columns(lines: &[(String, String)]) -> String {
+    let width = lines.iter().map(|(step, _)| step.len()).max().unwrap_or_default();
+    let lines = lines
+        .iter()
+        .map(|(step, found)| output::printable(&format!("{step:width$}   {found}")));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn explain(seen: &Seen, placed: &Placed, asks: &AsksArgs) -> Explanation {
-    let AsksArgs {
-        client,
-        object,
-        resource,
-    } = asks;
+    let AsksArgs { client, object, arm } = asks;
     // At most one is given, which clap sees to.
-    let selector = match (client, object, resource) {
+    let selector = match (client, object, arm) {
         (Some(id), ..) => Some(Selector::ClientId(*id)),
         (_, Some(id), _) => Some(Selector::ObjectId(*id)),
         (.., Some(id)) => Some(Selector::ResourceId(id.as_str().into())),
@@ -154,19 +210,14 @@ fn text(explanation: &Explanation) -> String {
         steps,
         ..
     } = explanation;
-    let width = steps.iter().map(|step| step.step.len()).max().unwrap_or_default();
-    let mut lines: Vec<String> = steps
+    let mut lines: Vec<(String, String)> = steps
         .iter()
-        .map(|Step { step, found }| output::printable(&format!("{step:width$}   {found}")))
+        .map(|Step { step, found }| ((*step).to_owned(), found.clone()))
         .collect();
-    lines.push(output::printable(&format!(
-        "{:width$}   {reason}: {message}",
-        "so"
-    )));
+    lines.push(("so".to_owned(), format!("{reason}: {message}")));
     let names: Vec<String> = nameable.iter().map(IdentityView::shown).collect();
     if !names.is_empty() {
-        let line = format!("{:width$}   it may name {}", "", names.join(", "));
-        lines.push(output::printable(&line));
+        lines.push((String::new(), format!("it may name {}", names.join(", "))));
     }
-    lines.join("\n")
+    columns(&lines)
 }

@@ -1,7 +1,9 @@
 //! The command line for people: installs podid, shows what a cluster has of pod identity and edits its
-//! PodIdentityProfile. It changes nothing on nodes and nothing in Azure by itself.
+//! PodIdentityProfile. In Azure it does one thing, and only when told who: a role assignment.
 
 mod add;
+mod agent;
+mod azure;
 mod cluster;
 mod command;
 mod delete;
@@ -17,6 +19,7 @@ mod list;
 mod output;
 pub mod printer;
 mod shell;
+mod token;
 mod wait;
 mod world;
 mod write;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt, pin_mut};
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use podid_api::entry_code::EntryCode;
+use podid_api::entry_code::{self, EntryCode};
 use podid_api::names::PROFILE_NAME;
 use podid_api::profile::{
     EntryStatus, PodIdentityProfile, PodIdentityProfileSpec, PodIdentityProfileStatus, ProvisioningState,
@@ -23,6 +23,8 @@ use crate::write::span;
 pub(crate) enum Until<'a> {
     /// The entry of this namespace and name is in force.
     InForce(Kind, &'a str, &'a str),
+    /// The pod identity of this namespace and name is in force; its grant is so new that ARM may refuse it for a while.
+    Granted(&'a str, &'a str),
     /// All that it had made is removed.
     Gone(Kind, &'a str, &'a str),
     /// Pod identity is on.
@@ -45,6 +47,7 @@ impl std::fmt::Display for Until<'_> {
             Self::InForce(kind, namespace, name) | Self::Gone(kind, namespace, name) => {
                 write!(f, "{kind} {namespace}/{name}")
             }
+            Self::Granted(namespace, name) => write!(f, "{} {namespace}/{name}", Kind::Identity),
             Self::On | Self::Off => f.write_str("pod identity"),
         }
     }
@@ -61,6 +64,7 @@ impl Until<'_> {
                     .map_or(ProvisioningState::Assigned, |entry| entry.provisioning_state);
                 format!("{self}: {state:?}")
             }
+            Self::Granted(namespace, name) => Until::InForce(Kind::Identity, namespace, name).done(profile),
             Self::Gone(..) => format!("{self}: gone, with the objects made from it"),
             Self::On => "pod identity: in force".to_owned(),
             Self::Off => "pod identity: off, and everything made from it is gone".to_owned(),
@@ -141,7 +145,7 @@ fn judge(profile: Option<&PodIdentityProfile>, generation: i64, until: Until<'_>
     let Some(profile) = profile else {
         return match until {
             Until::Gone(..) | Until::Off => Verdict::Done,
-            Until::InForce(..) | Until::On => Verdict::Refused(CliError::Vanished {
+            Until::InForce(..) | Until::Granted(..) | Until::On => Verdict::Refused(CliError::Vanished {
                 what: until.to_string(),
             }),
         };
@@ -168,6 +172,20 @@ fn judge(profile: Option<&PodIdentityProfile>, generation: i64, until: Until<'_>
             }
             None => Verdict::NotYet("the controller has not looked at it yet".to_owned()),
         },
+        Until::Granted(namespace, name) => {
+            match judge(
+                Some(profile),
+                generation,
+                Until::InForce(Kind::Identity, namespace, name),
+            ) {
+                Verdict::Refused(CliError::Failed { code, message, .. })
+                    if code == entry_code::ASSIGNMENT_REFUSED.code =>
+                {
+                    Verdict::NotYet(format!("the grant is new, and not known everywhere: {message}"))
+                }
+                other => other,
+            }
+        }
         Until::Gone(kind, namespace, name) => match entry(status, kind, namespace, name) {
             Some(entry) => Verdict::NotYet(format!("{:?}", entry.provisioning_state)),
             None => Verdict::Done,
@@ -236,8 +254,8 @@ fn declared(spec: &PodIdentityProfileSpec, kind: Kind, namespace: &str, name: &s
 /// What would help against a state with this code, where podid knows it.
 pub(crate) fn fix(code: &str) -> Option<&'static str> {
     let known = match code {
-        "KubenetNotAllowed" => Some(&podid_api::entry_code::KUBENET),
-        "AddonExceptionNotOurs" => Some(&podid_api::entry_code::NOT_OURS),
+        "KubenetNotAllowed" => Some(&entry_code::KUBENET),
+        "AddonExceptionNotOurs" => Some(&entry_code::NOT_OURS),
         other => EntryCode::of(other),
     };
     known.map(|known| known.fix).filter(|fix| !fix.is_empty())
@@ -302,6 +320,16 @@ mod tests {
             panic!("not waited out");
         };
         assert_eq!(why, "Updating: not there yet");
+        let refused = entry(
+            "Failed",
+            json!({ "code": "assignment_refused", "message": "no role" }),
+        );
+        let refused = profile(2, refused);
+        assert!(matches!(judge(Some(&refused), 2, IN_FORCE), Verdict::Refused(_)));
+        assert!(matches!(
+            judge(Some(&refused), 2, Until::Granted("a", "x")),
+            Verdict::NotYet(_)
+        ));
         let mut gone = profile(2, Value::Null);
         gone.spec.user_assigned_identities = None;
         assert!(matches!(judge(Some(&gone), 2, IN_FORCE), Verdict::Refused(_)));

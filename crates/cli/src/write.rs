@@ -104,10 +104,23 @@ impl WriteArgs {
         subject: Subject<'_>,
         printer: &mut Printer,
     ) -> Result<(), CliError> {
+        self.end_patiently(api, edited, subject, false, printer).await
+    }
+
+    /// The same; with a grant that is `fresh`, a refusal for want of it is waited out as well.
+    pub(crate) async fn end_patiently(
+        &self,
+        api: &Api<PodIdentityProfile>,
+        edited: Edited,
+        subject: Subject<'_>,
+        fresh: bool,
+        printer: &mut Printer,
+    ) -> Result<(), CliError> {
         let Edited { profile, changed: _ } = edited;
         let Some(mut profile) = profile else { return Ok(()) };
         if self.wait {
             let until = match subject {
+                Subject::Entry(_, namespace, name) if fresh => Until::Granted(namespace, name),
                 Subject::Entry(kind, namespace, name) => Until::InForce(kind, namespace, name),
                 Subject::NoEntry(kind, namespace, name) => Until::Gone(kind, namespace, name),
                 Subject::Whole(true) => Until::On,

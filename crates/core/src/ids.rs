@@ -144,6 +144,11 @@ impl IdentityResourceId {
         self.text.get(self.name_at..).unwrap_or_default()
     }
 
+    /// The subscription that it is in, the first segment that varies.
+    pub fn subscription(&self) -> &str {
+        self.text.split('/').nth(2).unwrap_or_default()
+    }
+
     /// Whether `text` is this id, in any case. Allocates nothing.
     pub fn is(&self, text: &str) -> bool {
         self.text.eq_ignore_ascii_case(text)
@@ -197,6 +202,7 @@ mod tests {
         let id: IdentityResourceId = ID.parse().unwrap();
         assert_eq!(id, ID.to_uppercase().parse().unwrap());
         assert_eq!((id.to_string().as_str(), id.name()), (ID, "App_1"));
+        assert_eq!(id.subscription(), "S1");
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub enum ArmError {
     /// Not the name of a federated credential; nothing was sent.
     #[error("{0:?} is not the name of a federated credential (3 to 120 letters, digits, - and _)")]
     Name(String),
+    /// Not the name of a resource or a group; nothing was sent.
+    #[error("{0:?} cannot be the name of a resource or of a group")]
+    Segment(String),
     /// What was to be sent is not JSON.
     #[error("the request cannot be written as JSON")]
     Content(#[source] serde_json::Error),
@@ -87,7 +90,7 @@ impl ArmError {
             Self::Transport(TransportError::Connect(_)) => "arm_connect",
             Self::Transport(TransportError::Broken(_) | TransportError::TooLong) => "arm_broken",
             Self::Answer(_) => "arm_answer_invalid",
-            Self::Name(_) => "arm_name_invalid",
+            Self::Name(_) | Self::Segment(_) => "arm_name_invalid",
             Self::Content(_) => "arm_content_invalid",
         }
     }
@@ -106,7 +109,11 @@ impl ArmError {
             },
             Self::Throttled { retry_after, .. } => retry_after.map_or(Retry::Backoff, Retry::After),
             Self::Changed => Retry::After(Duration::ZERO),
-            Self::Deleting(_) | Self::ForeignOperation | Self::Name(_) | Self::Content(_) => Retry::Never,
+            Self::Deleting(_)
+            | Self::ForeignOperation
+            | Self::Name(_)
+            | Self::Segment(_)
+            | Self::Content(_) => Retry::Never,
             Self::Token(error) => match error.retry {
                 // The controller's own credential may be repaired at any time.
                 Retry::Never => Retry::Backoff,

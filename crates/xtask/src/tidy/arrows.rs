@@ -30,7 +30,10 @@ const MAY: &[(&str, &[&str])] = &[
         "podid-controller",
         &["podid-core", "podid-api", "podid-rt", "podid-azure"],
     ),
-    ("podid-cli", &["podid-core", "podid-api", "podid-azure"]),
+    (
+        "podid-cli",
+        &["podid-core", "podid-api", "podid-azure", "podid-rt"],
+    ),
     // The emulators share no type with the clients that they test: a wrong field name in a shared struct would pass
     // every test here and fail on Azure.
     ("podid-azure-emulator", &["podid-rt"]),
