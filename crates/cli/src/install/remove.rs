@@ -22,6 +22,13 @@ const DELETION: Duration = Duration::from_mins(1);
 const AGENT: &str = "nmi";
 const REMOVER: &str = "uninstall";
 
+/// What a container may beyond an ordinary program.
+const CAPABILITIES: &str = "/securityContext/capabilities/add";
+const NET_ADMIN: &str = "NET_ADMIN";
+const NET_BIND_SERVICE: &str = "NET_BIND_SERVICE";
+/// Below are ports that need a capability to listen on.
+const FIRST_FREE_PORT: i64 = 1024;
+
 /// Flags of `podid uninstall`.
 #[derive(Args, Clone, Debug)]
 pub struct UninstallArgs {
@@ -157,11 +164,22 @@ fn remover(agent: &DynamicObject) -> Option<Value> {
     let own = containers
         .iter_mut()
         .find(|container| container.get("name").is_some_and(|name| name == AGENT))?;
+    // Each with the capabilities that it needs: who removes rules changes the network, who is only there does not.
     let mut remover = json!({ "name": REMOVER, "args": [REMOVER] });
     for key in ["image", "imagePullPolicy", "securityContext"] {
         if let (Some(value), Some(remover)) = (own.get(key), remover.as_object_mut()) {
             remover.insert(key.to_owned(), value.clone());
         }
+    }
+    if let Some(added) = remover.pointer_mut(CAPABILITIES) {
+        *added = json!([NET_ADMIN]);
+    }
+    let ports = own.get("ports").and_then(Value::as_array).into_iter().flatten();
+    let low = ports
+        .filter_map(|port| port.get("containerPort")?.as_i64())
+        .any(|port| port < FIRST_FREE_PORT);
+    if let Some(added) = own.pointer_mut(CAPABILITIES).and_then(Value::as_array_mut) {
+        added.retain(|one| one != NET_ADMIN && (low || one != NET_BIND_SERVICE));
     }
     let args = own.get_mut("args")?.as_array_mut()?;
     let mut changed = Vec::new();
