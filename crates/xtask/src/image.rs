@@ -101,7 +101,7 @@ pub(crate) fn run(args: &ImageArgs) -> anyhow::Result<()> {
         None => target_folder()?.join("image"),
     };
     fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
-    let programs = Programs::build(&chosen, target, profile)?;
+    let programs = Programs::build(target, profile)?;
     for image in chosen {
         let (mut config, layer) = contents(&programs, image)?;
         config.name = format!("{repository}/{}:{tag}", image.name);
@@ -149,8 +149,8 @@ pub(crate) fn write(path: &Path, config: &ImageConfig, layer: &Layer) -> anyhow:
 }
 
 /// Programs for images of a run of this machine's: unoptimised, for its own architecture.
-pub(crate) fn build_for_this_machine(images: &[Image]) -> anyhow::Result<Programs> {
-    Programs::build(images, &default_target(), "dev")
+pub(crate) fn build_for_this_machine() -> anyhow::Result<Programs> {
+    Programs::build(&default_target(), "dev")
 }
 
 fn choose(names: &[String]) -> anyhow::Result<Vec<Image>> {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::{Image, sbom};
+use super::{IMAGES, sbom};
 use crate::kube::tools::target_folder;
 
 /// What was built, for one target.
@@ -17,8 +17,10 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds the images' packages. Symbols are left out; no path of this machine stays in them.
-    pub(super) fn build(images: &[Image], target: &str, profile: &str) -> anyhow::Result<Self> {
+    /// Builds the programs of all images, whichever are wanted: cargo builds dependencies with the features of all packages
+    /// that it builds at once, so a program alone would have other bytes. Symbols are left out; no path of this machine
+    /// stays in them.
+    pub(super) fn build(target: &str, profile: &str) -> anyhow::Result<Self> {
         if !installed(target) {
             bail!("the Rust target {target} is not installed; run `rustup target add {target}`");
         }
@@ -30,7 +32,7 @@ impl Programs {
             .args(["build", "--locked", "--message-format=json-render-diagnostics"])
             .args(["--target", target, "--profile", profile, "--target-dir"])
             .arg(&folder);
-        for image in images {
+        for image in IMAGES {
             cargo.args(["--package", image.name]);
         }
         cargo.arg("--bins");

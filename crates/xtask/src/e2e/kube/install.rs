@@ -15,7 +15,7 @@ const DEMO_IMAGE: &str = "mcr.microsoft.com/oss/azure/aad-pod-identity/demo:v1.6
 
 impl World<'_> {
     pub(super) fn load_images(&self) -> anyhow::Result<()> {
-        let programs = image::build_for_this_machine(&IMAGES)?;
+        let programs = image::build_for_this_machine()?;
         for one in IMAGES {
             self.load_image(&programs, one)?;
         }

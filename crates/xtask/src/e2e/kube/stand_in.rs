@@ -37,7 +37,7 @@ pub(crate) fn start(cluster: &Cluster) -> anyhow::Result<BTreeMap<&'static str, 
         azure,
         folder,
     };
-    let programs = image::build_for_this_machine(&IMAGES)?;
+    let programs = image::build_for_this_machine()?;
     for image in IMAGES.into_iter().filter(|image| image.name == "podid-demo") {
         world.load_image(&programs, image)?;
     }

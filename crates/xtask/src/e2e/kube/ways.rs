@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Steps;
 use super::azure::SUBSCRIPTION;
 use super::story::{NODES, SYSTEM, World};
-use crate::image::{self, IMAGES};
+use crate::image;
 use crate::kube::tools::run;
 
 /// The chart before this one, as it was packaged.
@@ -46,7 +46,7 @@ const SETTINGS: [&[&str]; 4] = [
 
 /// Runs all of them on a cluster without podid, and leaves it without.
 pub(super) fn tell(world: &World<'_>, steps: &Steps, before: &[String]) -> anyhow::Result<()> {
-    let podid = image::build_for_this_machine(&IMAGES)?.path("podid-cli")?;
+    let podid = image::build_for_this_machine()?.path("podid-cli")?;
     let ways = Ways { world, podid };
     steps.step("podid install beside an aad-pod-identity: refused", || {
         ways.refuses_other()
