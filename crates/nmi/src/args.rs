@@ -69,7 +69,7 @@ pub struct NmiArgs {
     pub node: Option<String>,
 
     /// Path of a kubeconfig; without it the cluster this process runs in
-    #[arg(long, env = "KUBECONFIG", value_name = "PATH")]
+    #[arg(long, env = "KUBECONFIG", value_name = "PATH", value_parser = path)]
     pub kubeconfig: Option<PathBuf>,
 
     /// Text that the User-Agent towards the API server ends with
@@ -143,7 +143,7 @@ pub struct NmiArgs {
     pub allow_authority: Vec<Authority>,
 
     /// Certificates (PEM) to trust beside the system's when asking an authority
-    #[arg(long, env = "SSL_CERT_FILE", value_name = "PATH")]
+    #[arg(long, env = "SSL_CERT_FILE", value_name = "PATH", value_parser = path)]
     pub ca_file: Option<PathBuf>,
 
     /// Where the identities of a pod come from: bindings of its namespace, or AzureAssignedIdentity

@@ -187,7 +187,8 @@ fn authorities(
 }
 
 fn roots(file: Option<&Path>) -> anyhow::Result<TlsRoots> {
-    let Some(path) = file else {
+    // An empty variable is one that is not set.
+    let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else {
         return Ok(TlsRoots::default());
     };
     let read = || anyhow::Ok(TlsRoots::from_pem(&std::fs::read(path)?)?);

@@ -24,7 +24,8 @@ use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
 use podid_testkit::PATIENCE;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 type Outcome = Result<(), Failed>;
@@ -42,6 +43,14 @@ fn main() -> ExitCode {
                 play(root_asks_the_running_agent)
             }),
             Trial::test("one_socket_has_one_agent", || play(one_socket_has_one_agent)),
+            Trial::test(
+                "settings_of_the_original_are_taken_and_told_without_their_values",
+                || play(settings_of_the_original_are_taken_and_told_without_their_values),
+            ),
+            Trial::test(
+                "kubenet_is_refused_with_the_fix_and_allowed_with_a_warning",
+                || play(kubenet_is_refused_with_the_fix_and_allowed_with_a_warning),
+            ),
         ];
         let mut arguments = Arguments::from_args();
         // They share the world's network, in which there is one way to the metadata address.
@@ -130,8 +139,14 @@ impl Place {
 
     /// Starts an agent and waits until it says that it is ready.
     async fn agent(&self, more: &[&str]) -> Result<Child, Failed> {
+        self.agent_with(more, &[]).await
+    }
+
+    /// The same, with these variables of the environment.
+    async fn agent_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Result<Child, Failed> {
         let log = fs::File::create(self.path("log"))?;
         let mut child = Self::command(&self.flags(more))
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()?;
@@ -270,5 +285,111 @@ async fn one_socket_has_one_agent(place: &Place) -> Outcome {
     let mut third = place.agent(&flags).await?;
     assert!(place.ask(&["/state"]).await?.status.success());
     third.kill().await?;
+    Ok(())
+}
+
+async fn settings_of_the_original_are_taken_and_told_without_their_values(place: &Place) -> Outcome {
+    let flags = [
+        "--interception=none",
+        "--listen=127.0.0.1:0",
+        "--log-format=json",
+        // The network is the world's own, so its ports are free.
+        "--prometheus-port=9090",
+        "--retry-attempts-for-created=16",
+        "--enableScaleFeatures=true",
+        "--logtostderr",
+    ];
+    let variables = [
+        ("FORCENAMESPACED", ""),
+        ("MSI_ENDPOINT", "http://127.0.0.1:1/"),
+        ("MSI_SECRET", "never-to-be-seen"),
+    ];
+    let mut agent = place.agent_with(&flags, &variables).await?;
+    let log = fs::read_to_string(place.path("log"))?;
+    let told: Vec<String> = log
+        .lines()
+        .filter_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            line["given"].as_str().map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        ["--retry-attempts-for-created", "MSI_ENDPOINT", "MSI_SECRET"],
+        "{log}"
+    );
+    assert!(!log.contains("never-to-be-seen"), "{log}");
+    for (path, status, text) in [
+        ("/metrics", " 200 ", "podid_nmi_connections"),
+        ("/healthz", " 404 ", ""),
+    ] {
+        let got = get(9090, path).await?;
+        let head = got.lines().next().unwrap_or_default().to_owned();
+        assert!(head.contains(status) && got.contains(text), "{path}: {got}");
+    }
+    agent.kill().await?;
+    // As for every Kubernetes client, an empty KUBECONFIG is none.
+    let nowhere = Place::command(&[
+        "--node=n1".to_owned(),
+        "--interception=none".to_owned(),
+        "--listen=127.0.0.1:0".to_owned(),
+    ])
+    .env("KUBECONFIG", "")
+    .env("PODID_ADMIN_SOCKET", "")
+    .output()
+    .await?;
+    let told = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(
+        !nowhere.status.success() && told.contains("not in a cluster"),
+        "{told}"
+    );
+    Ok(())
+}
+
+async fn get(port: u16, path: &str) -> Result<String, Failed> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn kubenet_is_refused_with_the_fix_and_allowed_with_a_warning(place: &Place) -> Outcome {
+    let kubelet = place.path("kubelet");
+    fs::write(&kubelet, "KUBELET_FLAGS=--network-plugin=kubenet\n")?;
+    let file = format!("--kubelet-config={}", kubelet.display());
+    let flags: Vec<String> = place
+        .flags(&["--interception=none", "--listen=127.0.0.1:0"])
+        .into_iter()
+        .filter(|flag| !flag.starts_with("--kubelet-config"))
+        .collect();
+    let refused = Place::command(&[flags, vec![file]].concat()).output().await?;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success()
+            && told.contains("--allow-network-plugin-kubenet")
+            && told.contains("NET_RAW"),
+        "{told}"
+    );
+    for (attestation, text) in [
+        ("enforce", "it gets no token by that"),
+        ("off", "GETS THAT POD'S TOKENS"),
+    ] {
+        let mut agent = place
+            .agent(&[
+                "--interception=none",
+                "--listen=127.0.0.1:0",
+                "--allow-network-plugin-kubenet",
+                &format!("--attestation={attestation}"),
+            ])
+            .await?;
+        let log = fs::read_to_string(place.path("log"))?;
+        assert!(
+            log.contains(text) && log.contains("netRaw.policy"),
+            "{attestation}: {log}"
+        );
+        agent.kill().await?;
+    }
     Ok(())
 }
