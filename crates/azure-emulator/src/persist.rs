@@ -1,6 +1,6 @@
 //! The state folder: certificate authority, signing key and the world. One emulator at a time has it.
 //!
-//! change ─▶ a short pause to collect others ─▶ write beside ─▶ rename over `state.json`
+//! change ─▶ a pause to collect others, longer when there is much to write ─▶ write beside ─▶ rename over `state.json`
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -9,12 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podid_rt::stop::Stop;
+use tokio::time::Instant;
 
 use crate::cloud::SharedCloud;
 use crate::world::World;
 
 /// Changes that come within this time are written together.
 const COLLECT: Duration = Duration::from_millis(100);
+/// The pause is so many times as long as the last writing took: a large world costs a tenth of a core, not all of it.
+const PAUSE_FOR_WRITING: u32 = 9;
+/// But no longer than this; it is what a crash may lose.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A state folder that is ours until it is dropped.
 #[derive(Debug)]
@@ -118,6 +123,7 @@ impl StateDir {
     pub(crate) async fn keep(self, cloud: SharedCloud, stop: Stop) {
         let this = std::sync::Arc::new(self);
         let mut revisions = cloud.revisions();
+        let mut pause = COLLECT;
         loop {
             tokio::select! {
                 () = stop.requested() => break,
@@ -125,10 +131,12 @@ impl StateDir {
             }
             tokio::select! {
                 () = stop.requested() => break,
-                () = tokio::time::sleep(COLLECT) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             revisions.mark_unchanged();
+            let begun = Instant::now();
             this.save(&cloud).await;
+            pause = (begun.elapsed() * PAUSE_FOR_WRITING).clamp(COLLECT, LONGEST_PAUSE);
         }
         this.save(&cloud).await;
     }
