@@ -34,6 +34,10 @@ pub const SOURCE_IMDS: &str = "imds";
 /// Value of [`SOURCE_ANNOTATION`]: an exchange of the pod's service-account token at Entra.
 pub const SOURCE_FEDERATION: &str = "federation";
 
+/// Annotation of a Node: boot id and container of the agent that was Ready there last. The controller keeps it beside
+/// the start-up taint.
+pub const AGENT_READY_ANNOTATION: &str = "podid.dev/agent-ready";
+
 /// Label of an AzureAssignedIdentity: the node's name. Source: aad-pod-identity v1.8.17, `pkg/mic` (`nodename`).
 pub const NODE_NAME_LABEL: &str = "nodename";
 

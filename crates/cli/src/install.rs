@@ -96,12 +96,16 @@ impl Shown {
 }
 
 impl InstallArgs {
-    fn objects(&self) -> Result<Vec<DynamicObject>, CliError> {
-        objects::all(Placing {
+    fn placing(&self) -> Placing<'_> {
+        Placing {
             namespace: &self.namespace.0,
             repository: self.image_repository.as_deref(),
             tag: self.image_tag.as_deref(),
-        })
+        }
+    }
+
+    fn objects(&self) -> Result<Vec<DynamicObject>, CliError> {
+        objects::all(self.placing())
     }
 
     /// Prints what would be applied; true when that was all that was asked for.
@@ -118,7 +122,10 @@ impl InstallArgs {
             return Ok(());
         }
         self.refuse_beside_others(&client).await?;
-        let objects = self.objects()?;
+        let mut objects = self.objects()?;
+        if objects::serves_policy(&client).await? {
+            objects.extend(objects::policy(self.placing())?);
+        }
         for object in &objects {
             self.apply(&client, object, printer).await?;
         }
@@ -202,7 +209,9 @@ impl UninstallArgs {
             } else {
                 self.doomed()?
             };
-            printer.say("first the interception is taken off every node; then these are deleted:");
+            printer.say(
+                "first the nodes are opened and the interception taken off them; then these are deleted:",
+            );
             self.shown.print(&objects, printer)?;
         }
         Ok(self.dry_run)

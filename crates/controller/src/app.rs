@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -25,6 +25,7 @@ use crate::desired::Kind;
 use crate::metrics::ControllerMetrics;
 use crate::reconcile::Reconciler;
 use crate::report::Placement;
+use crate::startup::{self, Keeper, StartupTaint, View};
 use crate::world::{Namespaces, Nodes, Objects, Profiles, World};
 
 /// What an [`App`] is made of.
@@ -33,6 +34,8 @@ pub struct AppConfig {
     pub client: Client,
     /// ARM, when the controller is to put the identities on the nodes' scale sets.
     pub arm: Option<Arm>,
+    /// The start-up taint, when nodes are to wait for their agent.
+    pub startup: Option<StartupTaint>,
     /// Where to serve probes and metrics; port 0 takes a free one.
     pub probe_listen: SocketAddr,
 }
@@ -41,6 +44,7 @@ pub struct AppConfig {
 pub struct App {
     client: Client,
     arm: Option<Arm>,
+    startup: Option<StartupTaint>,
     probes: TcpListener,
     address: SocketAddr,
     readiness: Readiness,
@@ -52,6 +56,7 @@ impl App {
         let AppConfig {
             client,
             arm,
+            startup,
             probe_listen,
         } = config;
         let probes = TcpListener::bind(probe_listen)
@@ -63,6 +68,7 @@ impl App {
         Ok(Self {
             client,
             arm,
+            startup,
             probes,
             address,
             readiness: Readiness::new(),
@@ -84,6 +90,7 @@ impl App {
         let Self {
             client,
             arm,
+            startup,
             probes,
             address: _,
             readiness,
@@ -126,6 +133,10 @@ impl App {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
 
+        if let Some(taint) = startup {
+            spawn_keeper(&client, taint, metrics.clone(), &readiness, tasks);
+        }
+
         let watches = readiness.guard("watches");
         let first_round = readiness.guard("first-round");
         let all_synced = async move {
@@ -148,6 +159,43 @@ impl App {
         let (group, stop) = (tasks.group(), tasks.stop().clone());
         tasks.spawn("probes", serve(probes, None, service, group, stop));
     }
+}
+
+/// The start-up taint's own watches and task: trouble there is none of the profile's.
+fn spawn_keeper(
+    client: &Client,
+    taint: StartupTaint,
+    metrics: ControllerMetrics,
+    readiness: &Readiness,
+    tasks: &mut Tasks,
+) {
+    let synced = Readiness::new();
+    let view = View::new();
+    let nodes = startup::Nodes {
+        view: view.clone(),
+        selector: taint.node_selector.clone(),
+    };
+    spawn_watch::<Node>("watch-startup-nodes", client, nodes.clone(), &synced, tasks);
+    let agents = Api::<Pod>::namespaced(client.clone(), &taint.agent_namespace);
+    let of_agents = watcher::Config::default().labels(&taint.agent_selector);
+    let guard = synced.guard("watch-agents");
+    let stop = tasks.stop().clone();
+    tasks.spawn(
+        "watch-agents",
+        follow(agents, of_agents, startup::Agents(view), guard, stop),
+    );
+    let keeper = Keeper {
+        client: client.clone(),
+        nodes,
+        taint,
+        metrics,
+    };
+    let done = readiness.guard("startup-taint");
+    let all_synced = async move { synced.wait().await };
+    tasks.spawn(
+        "startup-taint",
+        keeper.run(all_synced, done, tasks.stop().clone()),
+    );
 }
 
 fn spawn_watch<K>(

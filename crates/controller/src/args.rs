@@ -18,6 +18,7 @@ use podid_rt::tasks::Tasks;
 use reqwest::Url;
 
 use crate::app::{App, AppConfig};
+use crate::startup::{DEFAULT_KEY, Labels, StartupTaint};
 
 /// How long the tasks may take to stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -29,6 +30,17 @@ pub enum Assignment {
     None,
     /// The controller, on the scale sets of the nodes, through ARM.
     Vmss,
+}
+
+/// What is done about the taint that keeps pods off a node until its agent serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StartupTaintMode {
+    /// Nothing.
+    Off,
+    /// It is put on nodes that begin or have rebooted, and taken off when the agent's pod there is Ready.
+    Keep,
+    /// It is taken off every node, with all that was noted there.
+    Remove,
 }
 
 /// Flags of `podid-controller`.
@@ -58,6 +70,36 @@ pub struct ControllerArgs {
     #[arg(long, env = "PODID_ARM_CLIENT_ID", value_name = "GUID")]
     pub arm_client_id: Option<Guid>,
 
+    /// Whether nodes are kept closed to pods until their agent serves
+    #[arg(long, env = "PODID_STARTUP_TAINT", value_enum, default_value = "off")]
+    pub startup_taint: StartupTaintMode,
+
+    /// Key of that taint; its effect is NoSchedule
+    #[arg(long, env = "PODID_STARTUP_TAINT_KEY", value_name = "KEY", default_value = DEFAULT_KEY)]
+    pub startup_taint_key: String,
+
+    /// Namespace of the agents; the controller's own when not given
+    #[arg(long, env = "PODID_AGENT_NAMESPACE", value_name = "NAME")]
+    pub agent_namespace: Option<String>,
+
+    /// Label selector of the agents' pods in that namespace
+    #[arg(
+        long,
+        env = "PODID_AGENT_SELECTOR",
+        value_name = "SELECTOR",
+        default_value = "app.kubernetes.io/name=podid,app.kubernetes.io/component=nmi"
+    )]
+    pub agent_selector: String,
+
+    /// Labels of the nodes that get an agent, as key=value,key=value; the others are left alone
+    #[arg(
+        long,
+        env = "PODID_AGENT_NODE_SELECTOR",
+        value_name = "LABELS",
+        default_value = "kubernetes.io/os=linux"
+    )]
+    pub agent_node_selector: Labels,
+
     /// Certificates (PEM) to trust beside the system's when asking ARM
     #[arg(long, env = "SSL_CERT_FILE", value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
@@ -86,6 +128,11 @@ impl ControllerArgs {
             arm_endpoint,
             imds_endpoint,
             arm_client_id,
+            startup_taint,
+            startup_taint_key,
+            agent_namespace,
+            agent_selector,
+            agent_node_selector,
             ca_file,
             probe_listen,
             log,
@@ -105,9 +152,17 @@ impl ControllerArgs {
                 ca_file.as_deref(),
             )?),
         };
+        let startup = (startup_taint != StartupTaintMode::Off).then(|| StartupTaint {
+            key: startup_taint_key,
+            remove: startup_taint == StartupTaintMode::Remove,
+            agent_namespace: agent_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+            agent_selector,
+            node_selector: agent_node_selector,
+        });
         let app = App::bind(AppConfig {
             client,
             arm,
+            startup,
             probe_listen,
         })
         .await?;

@@ -1,5 +1,6 @@
 //! The cluster side: PodIdentityProfile → AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, and the
-//! profile's identities on the nodes' scale sets. It owns only what it made.
+//! profile's identities on the nodes' scale sets; and nodes are kept closed until their agent serves. It owns only what it
+//! made.
 
 mod app;
 mod args;
@@ -12,9 +13,11 @@ mod printer;
 mod reconcile;
 mod report;
 mod scale_set;
+mod startup;
 mod world;
 mod write;
 
 pub use app::{App, AppConfig};
-pub use args::{Assignment, ControllerArgs};
+pub use args::{Assignment, ControllerArgs, StartupTaintMode};
 pub use podid_api::entry_code::{ENTRY_CODES, EntryCode};
+pub use startup::{DEFAULT_KEY, Labels, LabelsError, StartupTaint};

@@ -26,6 +26,7 @@ pub(crate) struct ControllerMetrics {
     pub(crate) rounds: Family<Round, Counter>,
     pub(crate) writes: Family<Write, Counter>,
     pub(crate) entries: Family<Round, Gauge>,
+    pub(crate) closed_nodes: Gauge,
 }
 
 impl ControllerMetrics {
@@ -44,6 +45,11 @@ impl ControllerMetrics {
             "podid_controller_entries",
             "Entries of the profile, by state",
             self.entries.clone(),
+        );
+        registry.register(
+            "podid_controller_closed_nodes",
+            "Nodes with the start-up taint, on which pods wait for the agent",
+            self.closed_nodes.clone(),
         );
     }
 }

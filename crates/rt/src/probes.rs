@@ -59,13 +59,12 @@ impl Probes {
                 text(StatusCode::OK, body.to_owned())
             }
             "/readyz" => {
-                let missing = self.readiness.missing();
-                if missing.is_empty() {
+                if self.readiness.is_ready() {
                     text(StatusCode::OK, "ready\n".to_owned())
                 } else {
                     text(
                         StatusCode::SERVICE_UNAVAILABLE,
-                        format!("waiting for {}\n", missing.join(", ")),
+                        format!("waiting for {}\n", self.readiness.missing().join(", ")),
                     )
                 }
             }
@@ -166,6 +165,8 @@ mod tests {
     async fn readyz_is_503_with_who_is_missing_and_healthz_is_200_in_the_originals_words() {
         let readiness = Readiness::new();
         let probes = Probes::new(readiness.clone(), Registry::default());
+        // Nobody has said yet what to wait for.
+        assert_eq!(get(&probes, "/readyz").await.0, 503);
         let (pods, redirect) = (readiness.guard("pods"), readiness.guard("redirect"));
         let said = |status, body: &str| (status, body.to_owned());
         assert_eq!(

@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::error::CliError;
 
 const RENDERED: &str = include_str!("../../../../deploy/kustomize/base/podid.yaml");
+/// What closes new nodes in the API server itself; not every one has the kind.
+const POLICY: &str = include_str!("../../../../deploy/kustomize/components/startup-taint/policy.yaml");
 /// The namespace in it.
 pub(super) const NAMESPACE: &str = "podid-system";
 /// What stands before the images' names in it.
@@ -29,7 +31,34 @@ pub(super) struct Placing<'a> {
 
 /// All objects, in the order in which they are made.
 pub(super) fn all(placing: Placing<'_>) -> Result<Vec<DynamicObject>, CliError> {
-    let read: Result<Vec<Value>, _> = serde_saphyr::from_multiple(RENDERED);
+    read(RENDERED, placing)
+}
+
+/// The policy that closes new nodes, and its binding.
+pub(super) fn policy(placing: Placing<'_>) -> Result<Vec<DynamicObject>, CliError> {
+    read(POLICY, placing)
+}
+
+/// Whether the API server knows such policies.
+pub(super) async fn serves_policy(client: &Client) -> Result<bool, CliError> {
+    match client
+        .list_api_group_resources("admissionregistration.k8s.io/v1")
+        .await
+    {
+        Ok(list) => Ok(list
+            .resources
+            .iter()
+            .any(|one| one.name == "mutatingadmissionpolicies")),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(CliError::from_kube(
+            "ask which admission policies there are".to_owned(),
+            error,
+        )),
+    }
+}
+
+fn read(rendered: &str, placing: Placing<'_>) -> Result<Vec<DynamicObject>, CliError> {
+    let read: Result<Vec<Value>, _> = serde_saphyr::from_multiple(rendered);
     let broken = |source: Box<dyn std::error::Error + Send + Sync>| CliError::Unreadable { source };
     let mut objects = Vec::new();
     for mut value in read.map_err(|error| broken(error.into()))? {

@@ -1,7 +1,10 @@
 //! `podid uninstall`: takes the interception off every node, then deletes what `podid install` made. The chart's hook
 //! runs the first half before `helm uninstall`.
 //!
-//! agents in place ─▶ their DaemonSet removes instead of intercepts ─▶ rolled out on every node ─▶ objects deleted
+//! ```text
+//! no policy closes new nodes ─▶ the controller takes the start-up taint off all ─▶ the agents' DaemonSet removes instead of
+//! intercepts ─▶ rolled out on every node ─▶ objects deleted
+//! ```
 
 use std::time::Duration;
 
@@ -21,6 +24,9 @@ const DELETION: Duration = Duration::from_mins(1);
 /// The agent's container, and the one that removes the interception.
 const AGENT: &str = "nmi";
 const REMOVER: &str = "uninstall";
+/// The controller's container, and its variable that says what becomes of the start-up taint.
+const CONTROLLER: &str = "controller";
+const STARTUP_TAINT: &str = "PODID_STARTUP_TAINT";
 
 /// What a container may beyond an ordinary program.
 const CAPABILITIES: &str = "/securityContext/capabilities/add";
@@ -44,6 +50,9 @@ pub struct UninstallArgs {
     /// Name of the agents' DaemonSet
     #[arg(long, value_name = "NAME", default_value = "podid-nmi")]
     pub agent: Name,
+    /// Name of the controller's Deployment
+    #[arg(long, value_name = "NAME", default_value = "podid-controller")]
+    pub controller: Name,
     /// How long the nodes may take, in seconds
     #[arg(long, value_name = "SECS", default_value_t = 300)]
     pub timeout_secs: u64,
@@ -64,6 +73,7 @@ impl UninstallArgs {
             tag: None,
         };
         let mut objects = objects::all(placing)?;
+        objects.extend(objects::policy(placing)?);
         objects.retain(|object| self.purge || !objects::is_kept(object));
         objects.reverse();
         Ok(objects)
@@ -77,6 +87,9 @@ impl UninstallArgs {
             .get_opt(&self.agent.0)
             .await
             .map_err(|error| CliError::from_kube(format!("read {title}"), error))?;
+        if self.nodes_only || found.as_ref().is_none_or(|agent| other::helm(agent).is_none()) {
+            self.release_nodes(&client, printer).await?;
+        }
         match &found {
             Some(agent)
                 if !self.nodes_only
@@ -115,6 +128,52 @@ impl UninstallArgs {
         Ok(())
     }
 
+    /// No node is closed to pods any more, and none will be. The controller does it, which alone may change nodes.
+    async fn release_nodes(&self, client: &Client, printer: &mut Printer) -> Result<(), CliError> {
+        let name = &self.controller.0;
+        let deployment = TypeMeta {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+        };
+        let placing = Placing {
+            namespace: &self.namespace.0,
+            repository: None,
+            tag: None,
+        };
+        // The chart names everything alike.
+        let policy = format!("{}-startup-taint", name.trim_end_matches("-controller"));
+        for mut object in objects::policy(placing)?.into_iter().rev() {
+            object.metadata.name = Some(policy.clone());
+            delete(client, &object, printer).await?;
+        }
+        let api = Api::<DynamicObject>::namespaced_with(
+            client.clone(),
+            &self.namespace.0,
+            &objects::resource(&deployment),
+        );
+        let failed = |error| CliError::from_kube(format!("change Deployment {name}"), error);
+        let Some(there) = api.get_opt(name).await.map_err(failed)? else {
+            return Ok(());
+        };
+        if !keeps_nodes_closed(&there) {
+            return Ok(());
+        }
+        let change = json!({ "spec": { "template": { "spec": { "containers": [{
+            "name": CONTROLLER, "env": [{ "name": STARTUP_TAINT, "value": "remove" }],
+        }] } } } });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let mut changed = api
+            .patch(name, &params, &Patch::Strategic(&change))
+            .await
+            .map_err(failed)?;
+        changed.types.get_or_insert(deployment);
+        printer.say("taking the start-up taint off every node");
+        rollout::finished(client, &changed, Duration::from_secs(self.timeout_secs), printer).await
+    }
+
     async fn open_nodes(
         &self,
         client: &Client,
@@ -151,6 +210,23 @@ impl UninstallArgs {
         printer.say("no node is intercepted any more");
         Ok(())
     }
+}
+
+/// Whether this controller puts the start-up taint on nodes.
+fn keeps_nodes_closed(controller: &DynamicObject) -> bool {
+    let containers = controller
+        .data
+        .pointer("/spec/template/spec/containers")
+        .and_then(Value::as_array);
+    let variables = containers
+        .into_iter()
+        .flatten()
+        .filter(|container| container.get("name").is_some_and(|name| name == CONTROLLER))
+        .filter_map(|container| container.get("env")?.as_array())
+        .flatten();
+    variables
+        .into_iter()
+        .any(|variable| *variable == json!({ "name": STARTUP_TAINT, "value": "keep" }))
 }
 
 /// The change that makes agents remove the interception and then only be there. The chart's value `uninstall` renders
@@ -283,12 +359,25 @@ mod tests {
     }
 
     #[test]
+    fn the_rendered_controller_is_the_one_that_is_told_to_open_the_nodes() {
+        let placing = Placing {
+            namespace: NAMESPACE,
+            repository: None,
+            tag: None,
+        };
+        let objects = objects::all(placing).unwrap();
+        let controllers: Vec<_> = objects.iter().filter(|one| keeps_nodes_closed(one)).collect();
+        assert_eq!(controllers.len(), 1);
+    }
+
+    #[test]
     fn users_objects_go_only_when_asked_for() {
         let args = |purge| UninstallArgs {
             namespace: Name("x".to_owned()),
             purge,
             nodes_only: false,
             agent: Name("podid-nmi".to_owned()),
+            controller: Name("podid-controller".to_owned()),
             timeout_secs: 1,
             dry_run: true,
             shown: Shown::default(),

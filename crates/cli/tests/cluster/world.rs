@@ -106,6 +106,7 @@ impl World {
         let app = App::bind(AppConfig {
             client: self.client.clone(),
             arm: None,
+            startup: None,
             probe_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         })
         .await

@@ -3,4 +3,5 @@
 mod assignment;
 mod drift;
 mod profile;
+mod startup;
 mod world;

@@ -13,7 +13,7 @@ use kube::{Api, Client};
 use podid_api::profile::EntryStatus;
 use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException, PodIdentityProfile};
 use podid_azure::arm::Arm;
-use podid_controller::{App, AppConfig};
+use podid_controller::{App, AppConfig, StartupTaint};
 use podid_kube_emulator as kube_emulator;
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
@@ -91,10 +91,20 @@ impl World {
     }
 
     /// Starts a controller, which assigns identities by `arm` if there is one, and waits until it is ready.
-    pub(crate) async fn start_controller(mut self, arm: Option<Arm>) -> Self {
+    pub(crate) async fn start_controller(self, arm: Option<Arm>) -> Self {
+        self.start_controller_with(arm, None).await
+    }
+
+    /// The same, with a start-up taint to look after.
+    pub(crate) async fn start_controller_with(
+        mut self,
+        arm: Option<Arm>,
+        startup: Option<StartupTaint>,
+    ) -> Self {
         let app = App::bind(AppConfig {
             client: self.client.clone(),
             arm,
+            startup,
             probe_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         })
         .await

@@ -1,5 +1,6 @@
 //! One source for all ways to install: the chart. Its CRDs are copies of `deploy/crds`; `deploy/kustomize` is what the
-//! real helm renders from it by default, and is built into `podid install`.
+//! real helm renders from it by default, and is built into `podid install`. What not every API server takes is a
+//! component of its own.
 
 mod rights;
 
@@ -19,6 +20,8 @@ const NAMESPACE: &str = "podid-system";
 const CHART: &str = "deploy/helm/podid";
 /// All objects, by default.
 const BASE: &str = "deploy/kustomize/base/podid.yaml";
+/// What closes new nodes in the API server itself, where that is possible.
+const POLICY: &str = "deploy/kustomize/components/startup-taint/policy.yaml";
 /// The agents' DaemonSet with `uninstall=true`: it takes the interception off the nodes.
 const AGENT: &str = "deploy/kustomize/uninstall/agent.yaml";
 
@@ -52,7 +55,7 @@ pub(super) fn run(tools: &Tools, check: bool) -> anyhow::Result<()> {
     let base = format!(
         "{header}apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    app.kubernetes.io/name: podid\n    \
          pod-security.kubernetes.io/enforce: privileged\n{}",
-        helm(tools, &root, &[])?
+        helm(tools, &root, &["--set=startupTaint.admissionPolicy=never"])?
     );
     let only = |template: &str, setting: &str| -> anyhow::Result<String> {
         let template = format!("--show-only=templates/{template}");
@@ -62,8 +65,17 @@ pub(super) fn run(tools: &Tools, check: bool) -> anyhow::Result<()> {
         ))
     };
     let policy = |kind: &str| only("net-raw.yaml", &format!("netRaw.policy={kind}"));
+    let closing = only("startup-taint.yaml", "startupTaint.admissionPolicy=always")?;
+    let closing: Vec<&str> = closing
+        .split("---\n")
+        .filter(|object| object.contains("kind: MutatingAdmissionPolicy"))
+        .collect();
     let files = vec![
         (root.join(BASE), base),
+        (
+            root.join(POLICY),
+            format!("{header}---\n{}", closing.join("---\n")),
+        ),
         (root.join(AGENT), only("nmi/daemonset.yaml", "uninstall=true")?),
         (
             root.join("deploy/policies/drop-net-raw.yaml"),
@@ -176,7 +188,7 @@ mod tests {
     fn what_was_rendered_is_of_this_chart() {
         let root = crate::root().unwrap();
         let header = header(&root).unwrap();
-        for path in [BASE, AGENT] {
+        for path in [BASE, POLICY, AGENT] {
             let text = fs::read_to_string(root.join(path)).unwrap();
             assert!(text.starts_with(&header), "{path}: run `cargo xtask kube render`");
         }

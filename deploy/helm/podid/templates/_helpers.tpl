@@ -28,6 +28,22 @@ app.kubernetes.io/instance: {{ $top.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
+{{- /* Labels as key=value,key=value */ -}}
+{{- define "podid.pairs" -}}
+{{- $pairs := list -}}
+{{- range $key, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $key $value) }}{{ end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
+{{- /* The start-up taint's values, as YAML. Read with care: an upgrade with --reuse-values from a chart that had none has none.
+Without a controller nobody would take the taint off. */ -}}
+{{- define "podid.startupTaint" -}}
+{{- $values := .Values.startupTaint | default dict -}}
+enabled: {{ and .Values.controller.enabled (dig "enabled" true $values) }}
+key: {{ dig "key" "podid.dev/agent-not-ready" $values }}
+admissionPolicy: {{ dig "admissionPolicy" "auto" $values }}
+{{- end -}}
+
 {{- /* With (list . .Values.nmi) */ -}}
 {{- define "podid.image" -}}
 {{- $top := index . 0 -}}

@@ -8,7 +8,8 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 /// Settings that grant other rights than the defaults, as helm's `--set` takes them.
-pub(super) const SETTINGS: [&str; 6] = [
+pub(super) const SETTINGS: [&str; 7] = [
+    "startupTaint.enabled=false",
     "operationMode=standard",
     "msiSource=federation",
     "controller.assignment=vmss",
@@ -18,7 +19,7 @@ pub(super) const SETTINGS: [&str; 6] = [
 ];
 
 /// Account → resource → why. `*` stands for all of a group.
-const WHY: [(&str, &str, &str); 13] = [
+const WHY: [(&str, &str, &str); 14] = [
     (
         "agent",
         "pods",
@@ -62,11 +63,16 @@ const WHY: [(&str, &str, &str); 13] = [
         "namespaces",
         "a pod identity's namespace is made when it is missing, as AKS does",
     ),
-    ("controller", "nodes", "which scale sets the nodes are of"),
+    (
+        "controller",
+        "nodes",
+        "the start-up taint, to which an admission policy holds `patch` (ADR 6); which scale sets the nodes are of",
+    ),
+    ("controller", "pods", "whether the agent on a node is Ready"),
     (
         "cleanup",
         "*",
-        "takes the interception off every node, and names the nodes that are late",
+        "opens the nodes: no policy closes new ones, the controller takes off its taint, the agents the interception; names the nodes that are late",
     ),
 ];
 /// Roles for people need no reason: they are for whom they are bound to.
