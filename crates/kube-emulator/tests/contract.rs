@@ -20,6 +20,8 @@ mod garbage;
 mod objects;
 #[path = "contract/pods.rs"]
 mod pods;
+#[path = "contract/rules.rs"]
+mod rules;
 #[path = "contract/tables.rs"]
 mod tables;
 #[path = "contract/tokens.rs"]
