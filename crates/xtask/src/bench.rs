@@ -1,6 +1,7 @@
 //! Benchmarks: builds what is shipped, measures it beside the budgets, and writes the page about it when asked to.
 
 mod azure;
+mod kube;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,6 +23,8 @@ pub(crate) enum Bench {
     Agent(AgentArgs),
     /// The emulated Azure as a process on one core: 10,000 identities, requests a second, memory
     Azure(azure::AzureArgs),
+    /// The agent on a real API server with 100 nodes and 5,000 pods (needs what `cargo xtask kube build` needs)
+    Kube(kube::KubeArgs),
 }
 
 /// How.
@@ -44,10 +47,16 @@ impl Bench {
         let AgentArgs { json, write, seconds } = match self {
             Self::Agent(args) => args,
             Self::Azure(args) => return args.run(),
+            Self::Kube(args) => return args.run(),
         };
         let root = root()?;
-        let agent = measure(&root, "agent", &["--json", "--seconds", &seconds.to_string()])?;
-        let inside = measure(&root, "inside", &["--json"])?;
+        let agent = measure(
+            &root,
+            "agent",
+            "dist",
+            &["--json", "--seconds", &seconds.to_string()],
+        )?;
+        let inside = measure(&root, "inside", "dist", &["--json"])?;
         if json {
             let both = serde_json::json!({ "agent": agent, "inside": inside });
             printer::line(&serde_json::to_string_pretty(&both)?);
@@ -56,7 +65,8 @@ impl Bench {
         }
         if write {
             let before = std::fs::read_to_string(root.join(PAGE)).unwrap_or_default();
-            std::fs::write(root.join(PAGE), azure::keep(&before, page(&agent, &inside)?))
+            let page = kube::keep(&before, page(&agent, &inside)?);
+            std::fs::write(root.join(PAGE), azure::keep(&before, page))
                 .with_context(|| format!("write {PAGE}"))?;
         }
         Ok(())
@@ -64,13 +74,14 @@ impl Bench {
 }
 
 /// Runs one bench of the agent, built as it is shipped; what it found.
-fn measure(root: &Path, bench: &str, arguments: &[&str]) -> anyhow::Result<Value> {
+fn measure(root: &Path, bench: &str, profile: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let output = Command::new(env!("CARGO"))
         .args([
             "bench",
             "--quiet",
             "--locked",
-            "--profile=dist",
+            "--profile",
+            profile,
             "--package=podid-nmi",
             "--bench",
             bench,

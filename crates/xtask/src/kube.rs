@@ -155,6 +155,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
             proxy,
             provider_id,
             labels: std::collections::BTreeMap::new(),
+            images: Vec::new(),
         })?,
         Command::Node(NodeCommand::Remove { name, at }) => at.cluster()?.remove_node(&name)?,
         Command::Load { images, at } => {

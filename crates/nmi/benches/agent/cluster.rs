@@ -1,11 +1,11 @@
-//! An emulated Kubernetes of a chosen size in this process, filled through its API. Pods are addresses of the loopback
-//! interface, 127.1.0.1 and so on, unless they are given others.
+//! A Kubernetes of a chosen size, filled through its API: an emulated one in this process, or a real one by its
+//! kubeconfig. Pods are addresses of the loopback interface, 127.1.0.1 and so on, unless they are given others.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
@@ -15,7 +15,7 @@ use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
 use serde_json::{Value, json};
 
-/// The node whose pods are looked at.
+/// The node whose pods are looked at, the first one.
 pub(crate) const NODE: &str = "node-0";
 /// Requests to the API server at a time while it is filled.
 const AT_A_TIME: usize = 32;
@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     /// A kubeconfig of an administrator.
     pub(crate) kubeconfig: String,
+    /// Whether this is one that has admission: pods need an account.
+    real: bool,
     _tasks: Tasks,
 }
 
@@ -32,7 +34,9 @@ pub(crate) struct Cluster {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) namespaces: usize,
-    /// Pods of our node, in all.
+    /// Nodes; ours is the first, and the pods are spread evenly.
+    pub(crate) nodes: usize,
+    /// Pods, in all.
     pub(crate) pods: usize,
     /// Bindings in all, each with an identity of its own. The first ones bind the pods, one each.
     pub(crate) bindings: usize,
@@ -41,6 +45,11 @@ pub(crate) struct Size {
 /// The namespace of pod or binding `n`.
 pub(crate) fn namespace(size: Size, n: usize) -> String {
     format!("team-{}", n % size.namespaces)
+}
+
+/// The name of node `n`.
+fn node(n: usize) -> String {
+    format!("node-{n}")
 }
 
 /// The client id of identity `n`.
@@ -60,6 +69,15 @@ impl Cluster {
         let mut tasks = Tasks::new(Stop::new());
         let emulator = App::bind(Config::default())?.spawn(&mut tasks);
         let kubeconfig = emulator.kubeconfig().to_string();
+        Self::filled(kubeconfig, false, tasks, size).await
+    }
+
+    /// The same on an empty cluster that runs already.
+    pub(crate) async fn real(kubeconfig: String, size: Size) -> anyhow::Result<Self> {
+        Self::filled(kubeconfig, true, Tasks::new(Stop::new()), size).await
+    }
+
+    async fn filled(kubeconfig: String, real: bool, tasks: Tasks, size: Size) -> anyhow::Result<Self> {
         let config = kube::Config::from_custom_kubeconfig(
             Kubeconfig::from_yaml(&kubeconfig)?,
             &KubeConfigOptions::default(),
@@ -68,9 +86,10 @@ impl Cluster {
         let cluster = Self {
             client: kube::Client::try_from(config)?,
             kubeconfig,
+            real,
             _tasks: tasks,
         };
-        cluster.fill(size).await.context("fill the emulated cluster")?;
+        cluster.fill(size).await.context("fill the cluster")?;
         Ok(cluster)
     }
 
@@ -84,7 +103,16 @@ impl Cluster {
         };
         let crds: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
         for crd in podid_api::crd::all() {
-            crds.create(&PostParams::default(), &serde_json::from_value(crd)?)
+            let made = crds
+                .create(&PostParams::default(), &serde_json::from_value(crd)?)
+                .await?;
+            let name = made.metadata.name.unwrap_or_default();
+            kube::runtime::wait::await_condition(crds.clone(), &name, established).await?;
+        }
+        for n in 0..size.nodes {
+            let object: Node = serde_json::from_value(json!({ "metadata": { "name": node(n) } }))?;
+            Api::all(self.client.clone())
+                .create(&PostParams::default(), &object)
                 .await?;
         }
         for n in 0..size.namespaces {
@@ -93,6 +121,14 @@ impl Cluster {
             Api::all(self.client.clone())
                 .create(&PostParams::default(), &object)
                 .await?;
+            if self.real {
+                // Nobody else makes it where no controllers run.
+                let account: ServiceAccount =
+                    serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
+                Api::<ServiceAccount>::namespaced(self.client.clone(), &namespace(size, n))
+                    .create(&PostParams::default(), &account)
+                    .await?;
+            }
         }
         let bound = (0..size.bindings).map(|n| async move {
             let namespace = namespace(size, n);
@@ -107,9 +143,11 @@ impl Cluster {
             .await
         });
         all(bound).await?;
+        let each = size.pods.div_ceil(size.nodes.max(1));
         let pods = (0..size.pods).map(|n| async move {
-            let labels = json!({ "aadpodidbinding": format!("app-{n}") });
-            self.pod(&namespace(size, n), &format!("pod-{n}"), address(n), labels)
+            let labels = json!({ "aadpodidbinding": format!("app-{}", n % size.bindings.max(1)) });
+            let at = (node(n / each), address(n));
+            self.pod_at(at, &namespace(size, n), &format!("pod-{n}"), labels)
                 .await
                 .map(drop)
         });
@@ -124,6 +162,18 @@ impl Cluster {
         address: IpAddr,
         labels: Value,
     ) -> anyhow::Result<String> {
+        self.pod_at((NODE.to_owned(), address), namespace, name, labels)
+            .await
+    }
+
+    /// A running pod of a node, at an address; its uid.
+    async fn pod_at(
+        &self,
+        (node, address): (String, IpAddr),
+        namespace: &str,
+        name: &str,
+        labels: Value,
+    ) -> anyhow::Result<String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         // As large as pods are: what the agent does not need must not stay with it.
         let container = |n: usize| {
@@ -135,7 +185,7 @@ impl Cluster {
         };
         let object = serde_json::from_value(json!({
             "metadata": { "name": name, "labels": labels, "annotations": { "note": "x".repeat(300) } },
-            "spec": { "nodeName": NODE, "containers": [container(0), container(1)] },
+            "spec": { "nodeName": node, "automountServiceAccountToken": false, "containers": [container(0), container(1)] },
         }))?;
         let made = pods.create(&PostParams::default(), &object).await?;
         let status = json!({ "status": {
@@ -183,6 +233,15 @@ impl Cluster {
             .await?;
         Ok(())
     }
+}
+
+/// Whether a definition is served.
+fn established(crd: Option<&DynamicObject>) -> bool {
+    let conditions = crd.and_then(|crd| crd.data.pointer("/status/conditions")?.as_array());
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|one| one["type"] == "Established" && one["status"] == "True")
+    })
 }
 
 async fn all(work: impl Iterator<Item = impl Future<Output = anyhow::Result<()>>>) -> anyhow::Result<()> {

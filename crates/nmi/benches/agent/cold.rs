@@ -25,6 +25,7 @@ const ROUNDS: usize = 30;
 /// The world of the rows with many callers: 250 pods, each with an identity of its own, all of one namespace.
 pub(crate) const CALLERS_SIZE: Size = Size {
     namespaces: 1,
+    nodes: 1,
     pods: CALLERS,
     bindings: CALLERS,
 };
@@ -181,11 +182,11 @@ pub(crate) async fn bindings(cluster: &Cluster, agent: &Agent, size: Size) -> an
 }
 
 /// One pod's connection.
-struct Wire(TcpStream);
+pub(crate) struct Wire(TcpStream);
 
 impl Wire {
     /// A connection of pod `n` that has asked before, so that whose it is is known.
-    async fn open(agent: &Agent, n: usize) -> anyhow::Result<Self> {
+    pub(crate) async fn open(agent: &Agent, n: usize) -> anyhow::Result<Self> {
         let mut wire = Self(connect(address(n), agent.address).await?);
         // A probe: answered at once, without a token.
         wire.0
@@ -196,7 +197,8 @@ impl Wire {
         Ok(wire)
     }
 
-    async fn ask(&mut self, resource: &str) -> anyhow::Result<(u16, Duration)> {
+    /// Asks for a token; the status, and how long it took.
+    pub(crate) async fn ask(&mut self, resource: &str) -> anyhow::Result<(u16, Duration)> {
         let request = request(&target(resource), false);
         let mut room = vec![0; 8192];
         let before = Instant::now();

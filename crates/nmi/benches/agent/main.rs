@@ -15,10 +15,12 @@ mod load;
 mod namespaces;
 mod printer;
 mod process;
+mod real;
 mod report;
 mod standin;
 mod warm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,12 +37,14 @@ use crate::warm::Way;
 /// A usual node: as many pods as a node has at most by default, and a binding for each.
 const USUAL: Size = Size {
     namespaces: 10,
+    nodes: 1,
     pods: 110,
     bindings: 110,
 };
 /// A large world: far more than a node ever has.
 const LARGE: Size = Size {
     namespaces: 100,
+    nodes: 1,
     pods: 5_000,
     bindings: 10_000,
 };
@@ -57,6 +61,9 @@ struct Cli {
     /// How long each load lasts, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Measure against this real, empty cluster without controllers instead: how the agent follows it
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
     /// Only the rows of a cached token
     #[arg(long)]
     quick: bool,
@@ -68,12 +75,20 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // In a world of its own where that is possible: pods with namespaces need one, and nothing touches this machine's.
+    if cli.kubeconfig.is_some() {
+        // A real cluster is outside.
+        return finish(run(&cli, Err(String::new())));
+    }
     let world = match enter(()) {
         Ok(Side::Outside(code)) => return code,
         Ok(Side::Inside(..)) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
-    match run(&cli, world) {
+    finish(run(&cli, world))
+}
+
+fn finish(done: anyhow::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             printer::note(&format!("error: {error:#}"));
@@ -91,10 +106,11 @@ fn run(cli: &Cli, world: Result<(), String>) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let report = Report {
-        machine,
-        rows: rows(cli, &runtime, world)?,
+    let rows = match &cli.kubeconfig {
+        Some(path) => real::rows(&runtime, std::fs::read_to_string(path)?)?,
+        None => rows(cli, &runtime, world)?,
     };
+    let report = Report { machine, rows };
     if cli.json {
         printer::line(&serde_json::to_string_pretty(&report)?);
     } else {

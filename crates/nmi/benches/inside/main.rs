@@ -85,6 +85,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 async fn cached() -> anyhow::Result<Vec<Row>> {
     let size = Size {
         namespaces: 10,
+        nodes: 1,
         pods: 110,
         bindings: 110,
     };

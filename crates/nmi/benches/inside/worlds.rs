@@ -19,6 +19,7 @@ use crate::{BATCH, LASTS, row};
 
 const LARGE: Size = Size {
     namespaces: 100,
+    nodes: 1,
     pods: 5_000,
     bindings: 10_000,
 };

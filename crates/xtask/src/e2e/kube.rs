@@ -2,6 +2,8 @@
 //! server. Needs root, Go, a C compiler, curl and Debian's apt-get; see `cargo xtask kube`.
 
 mod azure;
+mod churn;
+mod fresh;
 mod install;
 pub(crate) mod stand_in;
 mod story;
@@ -126,11 +128,11 @@ pub(crate) fn contract() -> anyhow::Result<()> {
 }
 
 /// A fresh cluster for `work`; gone afterwards, whatever happened, unless it is to be kept.
-fn with_cluster(
+pub(crate) fn with_cluster<T>(
     folder: &str,
     keep: bool,
-    work: impl FnOnce(&Cluster) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    work: impl FnOnce(&Cluster) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let state = State::new(Some(&crate::root()?.join(folder)))?;
     state.clear()?;
     let cluster = Cluster::up(state)?;
@@ -144,7 +146,9 @@ fn with_cluster(
     }
     // In any case.
     let ended = cluster.down();
-    done.and(ended)
+    let done = done?;
+    ended?;
+    Ok(done)
 }
 
 /// Says what is being done, and how long it took.

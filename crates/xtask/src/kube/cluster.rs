@@ -42,6 +42,8 @@ pub(crate) struct NodePlan {
     pub(crate) labels: BTreeMap<String, String>,
     /// As a cloud's controller would write it
     pub(crate) provider_id: Option<String>,
+    /// Image archives that it has before its kubelet starts
+    pub(crate) images: Vec<PathBuf>,
 }
 
 /// What the holder says when the control plane is ready.
@@ -144,6 +146,7 @@ impl Cluster {
             proxy,
             labels,
             provider_id,
+            images,
         } = plan;
         check_name(&name)?;
         let mut started = self.state.running()?;
@@ -167,6 +170,7 @@ impl Cluster {
             proxy,
             labels,
             provider_id,
+            images,
         };
         // Noted first: `down` then finds the groups whatever happens next.
         started.nodes.push(Node {
@@ -270,6 +274,12 @@ impl Cluster {
     /// [`Self::log`].
     pub(crate) fn start_inside(&self, node: Option<&str>, program: Program) -> anyhow::Result<()> {
         ask(&self.door(node)?, &Request::Start(program))?.ok().map(drop)
+    }
+
+    /// Stops a program of the control plane's, or of a node's.
+    pub(crate) fn stop_inside(&self, node: Option<&str>, name: &str) -> anyhow::Result<()> {
+        let name = name.to_owned();
+        ask(&self.door(node)?, &Request::Stop { name })?.ok().map(drop)
     }
 
     /// The log of a program of the control plane's, or of a node's.

@@ -36,6 +36,8 @@ pub(super) struct NodeSpec {
     pub(super) labels: BTreeMap<String, String>,
     /// `azure:///subscriptions/…`: what a cloud's controller would write
     pub(super) provider_id: Option<String>,
+    /// Image archives that it has before its kubelet starts
+    pub(super) images: Vec<PathBuf>,
     /// Its control group in every hierarchy
     pub(super) cgroup: String,
     /// For its files
@@ -134,8 +136,9 @@ fn inside(spec: &NodeSpec, tools: &Tools, outside: &Namespace) -> anyhow::Result
             tail(&spec.folder.join("log/containerd.log"), 5)
         );
     }
-    for image in ["pause.tar", "box.tar"] {
-        import(&programs, &tools.images().join(image))?;
+    let always = ["pause.tar", "box.tar"].map(|image| tools.images().join(image));
+    for image in always.iter().chain(&spec.images) {
+        import(&programs, image)?;
     }
     programs.start(&program("kubelet", &kubelet_arguments(spec, &kubelet)), true)?;
     if let Some(arguments) = config::proxy(spec.proxy, &spec.name, &spec.proxy_kubeconfig) {

@@ -135,6 +135,10 @@ impl World<'_> {
                 true,
             ),
             ("podid-controller", "list", "pods", false),
+            ("podid-controller", "patch", "nodes", true),
+            ("podid-controller", "update", "nodes", false),
+            ("podid-controller", "delete", "nodes", false),
+            ("podid-nmi", "patch", "nodes", false),
             ("podid-controller", "get", "secrets", false),
             ("podid-controller", "delete", "namespaces", false),
         ] {
@@ -183,9 +187,12 @@ impl World<'_> {
         let left: Vec<&String> = after.iter().filter(|line| !before.contains(line)).collect();
         ensure!(left.is_empty(), "left on the nodes: {left:#?}");
         self.kubectl.run(&["-n", APP, "get", "azureidentity", "mine"])?;
+        let marked = self.marked_nodes()?;
+        ensure!(marked.is_empty(), "left on the nodes: {marked:?}");
         let ours = self.kubectl.run(&[
             "get",
-            "clusterroles,clusterrolebindings,validatingadmissionpolicies",
+            "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,\
+             mutatingadmissionpolicies,mutatingadmissionpolicybindings",
             "-l",
             "app.kubernetes.io/name=podid",
             "-o",

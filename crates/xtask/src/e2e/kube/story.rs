@@ -22,6 +22,9 @@ pub(super) const APP: &str = "my-app";
 /// The nodes and their addresses.
 pub(super) const NODES: [(&str, [u8; 4]); 2] = [("n1", [10, 89, 0, 11]), ("n2", [10, 89, 0, 12])];
 
+/// Nodes that are added later.
+pub(super) const FRESH: [(&str, [u8; 4]); 2] = [("n3", [10, 89, 0, 13]), ("n4", [10, 89, 0, 14])];
+
 /// Everything that a step needs.
 pub(super) struct World<'a> {
     pub(super) cluster: &'a Cluster,
@@ -86,9 +89,28 @@ pub(super) fn tell(cluster: &Cluster, steps: &Steps) -> anyhow::Result<()> {
         || world.first_requests(&identity),
     )?;
     steps.step(
-        "an agent that is upgraded, deleted or killed: no pod reaches the metadata service",
+        "a pod on the host's network has the node's own way, and no identity of the pods'",
+        || world.host_network(&identity),
+    )?;
+    steps.step(
+        "an address that the next pod has at once: never the identity of the one before",
+        || world.reused_addresses(&identity),
+    )?;
+    steps.step(
+        "agents that are upgraded, deleted, killed, their node drained: no pod reaches the metadata service",
         || world.restarts(&identity),
     )?;
+    steps.step(
+        "the controller may change the start-up taint of a node, and nothing else of it",
+        || world.node_rights(),
+    )?;
+    steps.step(
+        "a node is added while Jobs wait, its agent late and the controller away: they wait, then get their tokens",
+        || world.new_node_by_policy(&identity),
+    )?;
+    steps.step("the same where only the controller closes the node", || {
+        world.new_node_by_controller(&identity)
+    })?;
     steps.step("pod-identity delete: refused", || world.deletion())?;
     steps.step("pods that keep NET_RAW are refused by policy", || world.net_raw())?;
     steps.step(
@@ -123,6 +145,7 @@ impl<'a> World<'a> {
                         proxy,
                         labels: BTreeMap::new(),
                         provider_id: None,
+                        images: Vec::new(),
                     })?;
                 }
                 Ok(())
@@ -131,7 +154,11 @@ impl<'a> World<'a> {
         let azure = steps.step(
             "Azure in the cluster's network, its metadata service on the nodes' way",
             || {
-                let nodes = NODES.map(|(name, address)| (name, IpAddr::from(address)));
+                let nodes: Vec<_> = NODES
+                    .iter()
+                    .chain(&FRESH)
+                    .map(|&(name, address)| (name, IpAddr::from(address)))
+                    .collect();
                 Azure::start(cluster, &nodes, &folder)
             },
         )?;
@@ -335,85 +362,6 @@ impl World<'_> {
         is_token_of(&Answered::read(&log)?, identity)
     }
 
-    /// Pods ask all the time while agents come and go.
-    fn restarts(&self, identity: &Identity) -> anyhow::Result<()> {
-        let since = self.azure.last_request()?;
-        for (node, _) in NODES {
-            let name = format!("hammer-{node}");
-            let ask = Ask {
-                name: &name,
-                namespace: APP,
-                labels: vec![("aadpodidbinding", "my-pod-identity")],
-                node: Some(node),
-                ..Ask::default()
-            };
-            let command = curl("").replace("--max-time 40", "--max-time 1 --output /dev/null");
-            let command = format!("while :; do {command}; sleep 0.1; done");
-            self.kubectl
-                .create(&pod(&ask, json!([container(&command)]), json!([])))?;
-        }
-        for (node, _) in NODES {
-            let pod = format!("pod/hammer-{node}");
-            self.kubectl
-                .run(&["-n", APP, "wait", "--for=condition=Ready", "--timeout=60s", &pod])?;
-        }
-        let rolled_out = || {
-            self.kubectl
-                .run(&[
-                    "-n",
-                    SYSTEM,
-                    "rollout",
-                    "status",
-                    "daemonset/podid-nmi",
-                    "--timeout=60s",
-                ])
-                .map(drop)
-        };
-        self.kubectl
-            .run(&["-n", SYSTEM, "rollout", "restart", "daemonset/podid-nmi"])?;
-        rolled_out()?;
-        self.kubectl.run(&[
-            "-n",
-            SYSTEM,
-            "delete",
-            "pods",
-            "-l",
-            "app.kubernetes.io/component=nmi",
-        ])?;
-        rolled_out()?;
-        for (node, _) in NODES {
-            self.cluster
-                .run_inside(Some(node), &["sh", "-c", "kill -KILL $(pidof podid-nmi)"])?
-                .ok()?;
-        }
-        eventually("the agents are back", Duration::from_mins(1), || {
-            self.kubectl
-                .run(&["-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/component=nmi", "-o", "jsonpath={range .items[*]}{.status.containerStatuses[0].restartCount}{.status.containerStatuses[0].ready} {end}"])
-                .is_ok_and(|seen| seen.trim() == "1true 1true")
-        })?;
-        for (node, _) in NODES {
-            let name = format!("hammer-{node}");
-            let log = self.kubectl.run(&["-n", APP, "logs", &name])?;
-            let answers = log.lines().filter(|line| !line.is_empty());
-            let (well, all) = answers.fold((0, 0), |(well, all), line| {
-                (well + usize::from(line == "200"), all + 1)
-            });
-            ensure!(
-                well > 0 && log.trim_end().ends_with("200"),
-                "{node}: {well} of {all} answered: {log}"
-            );
-            self.kubectl.delete(APP, "pod", &name)?;
-        }
-        let answered = self.kubectl.ask(&Ask {
-            name: "after",
-            namespace: APP,
-            labels: vec![("aadpodidbinding", "my-pod-identity")],
-            ..Ask::default()
-        })?;
-        is_token_of(&answered, identity)?;
-        self.no_leak(since)
-    }
-
     fn deletion(&self) -> anyhow::Result<()> {
         self.azure.delete_pod_identity(APP, "my-pod-identity")?;
         let there = [
@@ -473,7 +421,7 @@ impl World<'_> {
         self.kubectl.delete(APP, "pod", "raw")
     }
 
-    fn no_leak(&self, since: u64) -> anyhow::Result<()> {
+    pub(super) fn no_leak(&self, since: u64) -> anyhow::Result<()> {
         let leaks = self.leaks(since)?;
         ensure!(leaks.is_empty(), "requests came from pods: {leaks:?}");
         Ok(())
@@ -487,7 +435,7 @@ impl World<'_> {
     }
 }
 
-fn is_token_of(answered: &Answered, identity: &Identity) -> anyhow::Result<()> {
+pub(super) fn is_token_of(answered: &Answered, identity: &Identity) -> anyhow::Result<()> {
     ensure!(
         answered.status == 200 && answered.client_id().as_deref() == Some(&identity.client_id),
         "expected a token of {}, got {answered:?}",

@@ -40,8 +40,9 @@ const SETTINGS: [&[&str]; 4] = [
         "netRaw.policy=validatingAdmissionPolicy",
         "monitoring.serviceMonitor.enabled=true",
         "nmi.blockInstanceMetadata=true",
+        "startupTaint.admissionPolicy=always",
     ],
-    &["netRaw.policy=gatekeeper"],
+    &["netRaw.policy=gatekeeper", "startupTaint.enabled=false"],
 ];
 
 /// Runs all of them on a cluster without podid, and leaves it without.
@@ -279,10 +280,12 @@ impl Ways<'_> {
         ensure!(left.is_empty(), "left on the nodes: {left:#?}");
         let everything = self.world.kubectl.run(&[
             "get",
-            "namespaces,crds,clusterroles,clusterrolebindings,validatingadmissionpolicies",
+            "namespaces,crds,clusterroles,clusterrolebindings,validatingadmissionpolicies,mutatingadmissionpolicies",
             "-o",
             "name",
         ])?;
+        let marked = self.world.marked_nodes()?;
+        ensure!(marked.is_empty(), "left on the nodes: {marked:?}");
         let left: Vec<&str> = everything
             .lines()
             .filter(|name| name.contains("podid") || name.contains("aadpodidentity"))
