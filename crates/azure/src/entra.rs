@@ -4,6 +4,7 @@
 
 mod authority;
 mod certificate;
+mod pkcs12;
 
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use thiserror::Error;
 
 pub use self::authority::{Authorities, Authority, AuthorityError};
 pub use self::certificate::{CertificateError, ClientCertificate};
+pub use self::pkcs12::Pkcs12Error;
 use crate::aadsts;
 use crate::http::{ClientError, TlsRoots, TransportError, WallClock, Wire, body, client, retry_after};
 use crate::wire::{self, AnswerError};

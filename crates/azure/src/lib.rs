@@ -10,6 +10,7 @@
 mod aadsts;
 pub mod arm;
 pub mod cloud;
+pub mod codes;
 pub mod entra;
 mod http;
 pub mod imds;

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod ask;
+pub mod code;
 pub mod decide;
 pub mod identity;
 pub mod ids;

@@ -217,7 +217,7 @@ const TABLE: &[Row] = &[
         Reason::PodFinished,
         "pod_finished",
         "The pod's containers have ended",
-        "",
+        "run it again; a pod has its identity as long as its containers run",
     ),
     row(
         Reason::HostNetwork,
@@ -381,6 +381,21 @@ mod tests {
             );
         }
         assert_eq!(TABLE.len(), Reason::SourceUnsupported as usize + 1);
+    }
+
+    #[test]
+    fn every_refusal_says_what_happened_and_what_would_help() {
+        for reason in
+            Reason::all().filter(|reason| !matches!(reason, Reason::TokenIssued | Reason::PassedThrough))
+        {
+            let (text, fix) = (reason.text(), reason.fix());
+            assert!(
+                !text.is_empty() && !fix.is_empty() && text != fix,
+                "{}",
+                reason.code()
+            );
+            assert!(!text.ends_with('.') && !fix.ends_with('.'), "{}", reason.code());
+        }
     }
 
     #[test]

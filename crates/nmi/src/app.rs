@@ -279,7 +279,8 @@ impl App {
             Upstream {
                 imds,
                 entra,
-                secrets: Secrets(client.clone()),
+                secrets: Secrets::new(client.clone(), Arc::clone(&metrics)),
+                metrics: Arc::clone(&metrics),
             },
             {
                 let clock = clock.clone();

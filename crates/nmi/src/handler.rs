@@ -113,6 +113,9 @@ impl<S: Source> Handler<S> {
         let (mut answer, code) = match outcome {
             Ok(answer) => (answer, reason.map_or("", Reason::code)),
             Err(refusal) => {
+                if reason == Some(Reason::PodNotFound) {
+                    self.metrics.kubernetes_error("get_pod_list");
+                }
                 self.refusals
                     .tell(&refusal, reason, pod.as_deref(), connection.peer().ip());
                 let about = About {
@@ -214,7 +217,14 @@ impl<S: Source> Handler<S> {
                 Granted::Token { pod, identity } => (pod, identity),
                 Granted::Passage { pod } => {
                     record.excepted = true;
+                    let asked = Instant::now();
                     let mut ended = self.pass(parts, TOKEN_PATH, body, Some(pod)).await;
+                    let given = ended
+                        .outcome
+                        .as_ref()
+                        .is_ok_and(|answer| answer.status().is_success());
+                    self.metrics
+                        .token_operation("adal_token_msi", given, asked.elapsed());
                     if self.errors.style == ErrorStyle::AadPodIdentity {
                         ended.outcome = match ended.outcome {
                             Ok(answer) => forward::or_refusal(answer).await,

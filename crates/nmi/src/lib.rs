@@ -14,6 +14,7 @@ pub mod app;
 pub mod args;
 mod body;
 mod caller;
+pub mod codes;
 mod events;
 mod forward;
 mod handler;

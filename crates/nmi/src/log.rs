@@ -90,3 +90,75 @@ impl Refusals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use podid_core::ObjectName;
+    use podid_core::pod::{Phase, PodRef};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn pod(name: &str) -> Pod {
+        Pod {
+            id: PodRef {
+                object: ObjectName::new("shop", name),
+                uid: format!("uid-{name}").into(),
+            },
+            addresses: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+            service_account: "default".into(),
+            phase: Phase::Active,
+            host_network: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pods_owner_is_told_each_refusal_once_a_minute_with_code_and_text_and_probes_never() {
+        let (sender, mut events) = mpsc::channel(16);
+        let refusals = Refusals {
+            events: Some(sender),
+            ..Refusals::default()
+        };
+        let peer = IpAddr::from([10, 0, 0, 1]);
+        let tell = |reason: Reason, pod: Option<&Pod>| {
+            let refusal = Refusal::because(reason, "pod shop/one, selector one".to_owned());
+            refusals.tell(&refusal, Some(reason), pod, peer);
+        };
+        let (one, other) = (pod("one"), pod("other"));
+        for _ in 0..3 {
+            tell(Reason::NoBinding, Some(&one));
+            tell(Reason::NoBinding, Some(&other));
+            tell(Reason::IdentityNotBound, Some(&one));
+            for probe in [
+                Reason::MetadataHeaderMissing,
+                Reason::ResourceMissing,
+                Reason::PathNotFound,
+                Reason::PathClosed,
+                Reason::PathBlocked,
+            ] {
+                tell(probe, Some(&one));
+            }
+            // Nobody's pod: there is nobody to tell.
+            tell(Reason::PodNotFound, None);
+        }
+        tokio::time::advance(AGAIN_AFTER).await;
+        tell(Reason::NoBinding, Some(&one));
+        let mut told = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            assert!(
+                event.text.contains("pod shop/one, selector one") && event.text.contains("; "),
+                "what was looked for, and what would help: {}",
+                event.text
+            );
+            told.push((event.pod.object.name.to_string(), event.code));
+        }
+        let expected = [
+            ("one", "no_binding"),
+            ("other", "no_binding"),
+            ("one", "identity_not_bound"),
+            ("one", "no_binding"),
+        ];
+        assert_eq!(told, expected.map(|(name, code)| (name.to_owned(), code)));
+    }
+}

@@ -16,6 +16,10 @@ use prometheus_client::registry::Registry;
 const OPERATION_BOUNDS: [f64; 18] = [
     0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0,
 ];
+/// Upper bounds in seconds of token operations. Source: aad-pod-identity v1.8.17, `pkg/metrics`.
+const TOKEN_BOUNDS: [f64; 18] = [
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0,
+];
 /// Most different values of the label `namespace` over the life of the process; further ones are `other`.
 const MAX_NAMESPACES: usize = 256;
 /// Audiences that have a label value of their own; everything else is `other`, as a pod may write what it likes.
@@ -42,6 +46,12 @@ struct Operation {
     status_code: u16,
 }
 
+/// A label of the original's other families; its values are fixed names.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfType {
+    operation_type: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     operation: &'static str,
@@ -63,6 +73,10 @@ struct Unusable {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     operations: Family<Operation, Histogram, fn() -> Histogram>,
+    tokens: Family<OfType, Histogram, fn() -> Histogram>,
+    /// Counted up only. No counters: those would get `_total` at the end of the original's names.
+    token_errors: Family<OfType, Gauge>,
+    kubernetes_errors: Family<OfType, Gauge>,
     outcomes: Family<Outcome, Counter>,
     audited: Family<Disagreement, Counter>,
     unusable: Family<Unusable, Counter>,
@@ -77,6 +91,9 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             operations: Family::new_with_constructor(|| Histogram::new(OPERATION_BOUNDS)),
+            tokens: Family::new_with_constructor(|| Histogram::new(TOKEN_BOUNDS)),
+            token_errors: Family::default(),
+            kubernetes_errors: Family::default(),
             outcomes: Family::default(),
             audited: Family::default(),
             unusable: Family::default(),
@@ -89,6 +106,21 @@ impl Metrics {
             "aadpodidentity_nmi_operations_duration_seconds",
             "Duration in seconds for nmi operations",
             metrics.operations.clone(),
+        );
+        registry.register(
+            "aadpodidentity_imds_operations_duration_seconds",
+            "Duration in seconds of imds token operations",
+            metrics.tokens.clone(),
+        );
+        registry.register(
+            "aadpodidentity_imds_operations_errors_count",
+            "Total number of errors in imds token operations",
+            metrics.token_errors.clone(),
+        );
+        registry.register(
+            "aadpodidentity_kubernetes_api_operations_errors_count",
+            "Total number of errors in kubernetes api operations",
+            metrics.kubernetes_errors.clone(),
         );
         registry.register(
             "podid_nmi_requests",
@@ -152,6 +184,23 @@ impl Metrics {
             outcome: outcome.clone(),
             operation: operation.clone(),
         }
+    }
+
+    /// A token was asked for upstream, under the original's name for how.
+    pub(crate) fn token_operation(&self, operation_type: &'static str, succeeded: bool, took: Duration) {
+        let of = OfType { operation_type };
+        if succeeded {
+            self.tokens.get_or_create(&of).observe(took.as_secs_f64());
+        } else {
+            self.token_errors.get_or_create(&of).inc();
+        }
+    }
+
+    /// A question about the cluster got no answer, under the original's name for it.
+    pub(crate) fn kubernetes_error(&self, operation_type: &'static str) {
+        self.kubernetes_errors
+            .get_or_create(&OfType { operation_type })
+            .inc();
     }
 
     /// A connection that `enforce` would have refused.
@@ -238,6 +287,36 @@ mod tests {
             status: 200,
             took: Duration::from_millis(2),
         }
+    }
+
+    #[test]
+    fn the_originals_families_have_its_names_labels_and_bounds() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.answered(
+            &Recent::default(),
+            &done(&Arc::from("shop"), "https://vault.azure.net"),
+        );
+        metrics.token_operation("adal_token_msi_userassignedid", true, Duration::from_millis(15));
+        metrics.token_operation("adal_token", false, Duration::from_secs(1));
+        metrics.kubernetes_error("get_pod_list");
+        metrics.kubernetes_error("get_secret");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"aadpodidentity_nmi_operations_duration_seconds_count{namespace="shop",operation_type="token",resource="https://vault.azure.net",status_code="200"} 1"#,
+            r#"aadpodidentity_nmi_operations_duration_seconds_bucket{le="0.5",namespace="shop",operation_type="token",resource="https://vault.azure.net",status_code="200"} 1"#,
+            r#"aadpodidentity_imds_operations_duration_seconds_bucket{le="0.01",operation_type="adal_token_msi_userassignedid"} 0"#,
+            r#"aadpodidentity_imds_operations_duration_seconds_bucket{le="0.02",operation_type="adal_token_msi_userassignedid"} 1"#,
+            r#"aadpodidentity_imds_operations_errors_count{operation_type="adal_token"} 1"#,
+            r#"aadpodidentity_kubernetes_api_operations_errors_count{operation_type="get_pod_list"} 1"#,
+            r#"aadpodidentity_kubernetes_api_operations_errors_count{operation_type="get_secret"} 1"#,
+            "# HELP aadpodidentity_imds_operations_errors_count Total number of errors in imds token operations.",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        // A failure has no duration.
+        assert!(!text.contains(r#"imds_operations_duration_seconds_count{operation_type="adal_token"}"#));
     }
 
     #[test]

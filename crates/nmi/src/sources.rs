@@ -8,7 +8,10 @@ use podid_azure::{Endpoint, Entra, Imds, Proof, TokenAsk};
 use podid_broker::{Key, Source, Via};
 use podid_core::{AccessToken, Credential, Identity, Retry, SourceError, TokenSource, TroubleKind};
 
+use tokio::time::Instant;
+
 use crate::args::MsiSource;
+use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 
 /// Which way for which identity.
@@ -59,19 +62,33 @@ pub(crate) struct Upstream {
     /// None where no client could be made, which was logged.
     pub(crate) entra: Option<Entra>,
     pub(crate) secrets: Secrets,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Source for Upstream {
     async fn fetch(&self, key: &Key) -> Result<AccessToken, SourceError> {
+        let started = Instant::now();
+        let fetched = self.ask(key).await;
+        // Source: aad-pod-identity v1.8.17, `pkg/auth`: what is asked of Entra counts here too.
+        let operation = match &key.via {
+            Via::Imds => "adal_token_msi_userassignedid",
+            Via::Credential { .. } | Via::Federation { .. } => "adal_token",
+        };
+        self.metrics
+            .token_operation(operation, fetched.is_ok(), started.elapsed());
+        fetched
+    }
+}
+
+impl Upstream {
+    async fn ask(&self, key: &Key) -> Result<AccessToken, SourceError> {
         match &key.via {
             Via::Imds => Ok(self.imds.token(Who::of(&key.identity)?, &key.resource).await?),
             Via::Credential { tenant, .. } => self.principal(key, tenant).await,
             Via::Federation { .. } => Err(unsupported("federation is not there yet")),
         }
     }
-}
 
-impl Upstream {
     async fn principal(&self, key: &Key, tenant: &str) -> Result<AccessToken, SourceError> {
         let entra = self.entra.as_ref().ok_or_else(|| {
             unsupported("the agent has no client of Entra, probably for lack of system certificates")

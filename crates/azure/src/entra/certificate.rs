@@ -16,6 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use thiserror::Error;
 
+use super::pkcs12::{self, Pkcs12Error};
+
 /// How long an assertion is valid, in seconds. It is used at once; the rest is for clocks that differ.
 const LIFE_SECS: u64 = 600;
 
@@ -35,6 +37,12 @@ pub enum CertificateError {
     /// No key can be read.
     #[error("the client certificate has no readable private key in PEM (encrypted keys are not supported)")]
     Key,
+    /// A PKCS#12 file cannot be opened.
+    #[error(transparent)]
+    Pkcs12(#[from] Pkcs12Error),
+    /// No certificate is the key's.
+    #[error("no certificate in the PKCS#12 file is of its private key")]
+    OtherKey,
     /// The key is not one to sign with.
     #[error("the client certificate's key is not a usable RSA key of 2048 bits or more ({0})")]
     Rsa(String),
@@ -63,6 +71,26 @@ impl ClientCertificate {
         Ok(Self {
             der: certificate.as_ref().into(),
             key: Arc::new(key.map_err(|rejected| CertificateError::Rsa(rejected.to_string()))?),
+        })
+    }
+
+    /// Opens a PKCS#12 file with one key, and takes the certificate that is the key's. Up to some tenths of a second of work, and no
+    /// more whatever the file says.
+    pub fn from_pkcs12(file: &[u8], password: &str) -> Result<Self, CertificateError> {
+        let opened = pkcs12::open(file, password)?;
+        let key = KeyPair::from_pkcs8(&opened.key)
+            .map_err(|rejected| CertificateError::Rsa(rejected.to_string()))?;
+        // A certificate holds the public key exactly as it is encoded by itself.
+        let public = key.public().as_ref();
+        let of_key = |der: &Vec<u8>| der.windows(public.len()).any(|part| part == public);
+        let der = opened
+            .certificates
+            .into_iter()
+            .find(of_key)
+            .ok_or(CertificateError::OtherKey)?;
+        Ok(Self {
+            der: der.into(),
+            key: Arc::new(key),
         })
     }
 

@@ -1,10 +1,11 @@
 //! An emulated Kubernetes with our kinds, and what the tests put there.
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
-use podid_api::{AzureIdentity, AzureIdentityBinding, AzurePodIdentityException};
+use podid_api::{AzureAssignedIdentity, AzureIdentity, AzureIdentityBinding, AzurePodIdentityException};
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
 use serde::Serialize;
@@ -111,6 +112,54 @@ impl Cluster {
         made.metadata.uid.unwrap()
     }
 
+    /// A pod of our node with these finalizers and this status.
+    pub(crate) async fn pod_with(&self, name: &str, label: &str, finalizers: Value, status: Value) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), "shop");
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "aadpodidbinding": label }, "finalizers": finalizers },
+            "spec": { "nodeName": NODE, "containers": [{ "name": "c", "image": "i" }] },
+        }));
+        pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+        pods.patch_status(
+            name,
+            &PatchParams::default(),
+            &Patch::Merge(&json!({ "status": status })),
+        )
+        .await
+        .unwrap();
+    }
+
+    /// An AzureAssignedIdentity for a pod of `shop`, as the original's controller writes them.
+    pub(crate) async fn assigned(&self, pod: &str, node: &str, identity: Value, state: &str) {
+        let object = json!({
+            "apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureAssignedIdentity",
+            "metadata": {
+                "name": format!("{pod}-shop-{}", identity["metadata"]["name"].as_str().unwrap()),
+                "namespace": "default", "labels": { "nodename": node },
+            },
+            "spec": { "azureIdentityRef": identity, "pod": pod, "podNamespace": "shop", "nodename": node },
+            "status": { "status": state },
+        });
+        let object: AzureAssignedIdentity = serde_json::from_value(object).unwrap();
+        let name = object.metadata.name.clone().unwrap();
+        let api: Api<AzureAssignedIdentity> = Api::namespaced(self.client.clone(), "default");
+        if api.get_opt(&name).await.unwrap().is_none() {
+            api.create(&PostParams::default(), &object).await.unwrap();
+        } else {
+            let changed = json!({ "status": { "status": state } });
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(&changed))
+                .await
+                .unwrap();
+        }
+    }
+
+    /// The assignment is gone.
+    pub(crate) async fn unassign(&self, pod: &str, identity: &str) {
+        let api: Api<AzureAssignedIdentity> = Api::namespaced(self.client.clone(), "default");
+        let name = format!("{pod}-shop-{identity}");
+        api.delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+
     /// A pod that is about to start: it has no address yet.
     pub(crate) async fn starting_pod(&self, namespace: &str, name: &str, labels: Value) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
@@ -142,6 +191,33 @@ impl Cluster {
         let object = serde_json::from_value(object).unwrap();
         secrets.create(&PostParams::default(), &object).await.unwrap();
         let spec = json!({ "type": 1, "clientID": client_id, "tenantID": tenant, "clientPassword": { "name": name } });
+        self.put::<AzureIdentity>("shop", name, spec).await;
+    }
+
+    /// A service principal with a certificate in PKCS#12 (type 2), and the Secret.
+    pub(crate) async fn certified(
+        &self,
+        name: &str,
+        client_id: &str,
+        tenant: &str,
+        file: &[u8],
+        password: &str,
+    ) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), "shop");
+        let data = [("certificate", file), ("password", password.as_bytes())];
+        let object = Secret {
+            metadata: kube::core::ObjectMeta {
+                name: Some(name.to_owned()),
+                ..kube::core::ObjectMeta::default()
+            },
+            data: Some(
+                data.map(|(key, value)| (key.to_owned(), ByteString(value.to_vec())))
+                    .into(),
+            ),
+            ..Secret::default()
+        };
+        secrets.create(&PostParams::default(), &object).await.unwrap();
+        let spec = json!({ "type": 2, "clientID": client_id, "tenantID": tenant, "clientPassword": { "name": name } });
         self.put::<AzureIdentity>("shop", name, spec).await;
     }
 

@@ -216,6 +216,17 @@ async fn a_refusal_is_told_on_the_pod_and_counted_up() {
         (Some("IdentityNotBound"), Some("Warning"), Some("demo"))
     );
     assert!(told["message"].as_str().unwrap().contains(TWO), "{told}");
+    assert!(
+        told["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("[identity_not_bound]"),
+        "{told}"
+    );
+    // The same code in the metric.
+    let line = r#"podid_nmi_requests_total{operation="token",reason="identity_not_bound"} 1"#;
+    let metrics = agent.probe("/metrics").await.body;
+    assert!(metrics.contains(line), "{metrics}");
     // Another agent on the node, or this one after a restart: the same event.
     let again = Agent::ready(&cluster, &imds, &["--wait-timeout=1"]).await;
     assert_eq!(again.get("127.0.0.2", &other).await.status, 400);

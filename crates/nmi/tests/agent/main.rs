@@ -15,5 +15,7 @@ mod conduct;
 mod hosts;
 mod imds;
 mod node;
+mod pods;
 mod principals;
+mod standard;
 mod wire;
