@@ -86,6 +86,11 @@ pub enum Reply {
         /// Exit code; 128 + signal when killed by one.
         code: u8,
     },
+    /// The program could not be started.
+    NotStarted {
+        /// Why, in one sentence.
+        why: String,
+    },
     /// It cannot be.
     Refused {
         /// Why, in one sentence.

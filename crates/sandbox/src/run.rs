@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use podid_cli::printer;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +17,9 @@ use crate::control::{Reply, Request, RunRequest, SendSignal};
 use crate::spawned::Spawned;
 use crate::state::{Home, StateError};
 
+/// Exit code for a program that is not there or cannot be started, as shells have it.
+/// Source: POSIX.1-2024, Shell & Utilities, 2.8.2 Exit Status for Commands.
+const NOT_STARTED: u8 = 127;
 /// Signals that are the program's.
 const PASSED: [fn() -> SignalKind; 6] = [
     SignalKind::interrupt,
@@ -104,6 +108,10 @@ async fn in_world(
                 let line = line?.context("the world has ended, and the program with it")?;
                 return match serde_json::from_str(&line).map_err(ControlError::Odd)? {
                     Reply::Exited { code } => Ok(ExitCode::from(code)),
+                    Reply::NotStarted { why } => {
+                        printer::report(&ControlError::Refused(why).into());
+                        Ok(ExitCode::from(NOT_STARTED))
+                    }
                     Reply::Refused { why } => Err(ControlError::Refused(why).into()),
                     other => Err(ControlError::Refused(format!("the world answered {other:?} to a run")).into()),
                 };

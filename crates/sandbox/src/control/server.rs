@@ -159,7 +159,7 @@ impl Server {
         told?;
         let reply = match end {
             Some(Ok(End::Exited(code))) => Reply::Exited { code },
-            Some(Ok(End::NotStarted(why))) => refused(why),
+            Some(Ok(End::NotStarted(why))) => Reply::NotStarted { why },
             Some(Err(_)) => refused("the pod was deleted before it was started".to_owned()),
             None => return Ok(()),
         };

@@ -194,10 +194,10 @@ pub(super) fn page(default: &BTreeSet<Right>, by_setting: &[BTreeSet<Right>]) ->
             right.who,
             right.verbs.join(", "),
             right.resource,
-            right
-                .namespace
-                .as_ref()
-                .map_or("cluster".to_owned(), |namespace| format!("namespace {namespace}")),
+            right.namespace.as_ref().map_or_else(
+                || "cluster".to_owned(),
+                |namespace| format!("namespace {namespace}")
+            ),
         )?;
     }
     let stale: Vec<_> = WHY
