@@ -124,6 +124,10 @@ pub(crate) fn inside(supervisor: Pid) -> Vec<String> {
     let Ok(namespace) = fs::read_link(format!("/proc/{supervisor}/ns/pid_for_children")) else {
         return Vec::new();
     };
+    // Until it has one of its own, this is everybody's.
+    if fs::read_link("/proc/self/ns/pid").is_ok_and(|everybody| everybody == namespace) {
+        return Vec::new();
+    }
     in_namespace(&namespace)
 }
 
