@@ -174,6 +174,7 @@ fn spawn_keeper(
     let nodes = startup::Nodes {
         view: view.clone(),
         selector: taint.node_selector.clone(),
+        key: taint.key.clone(),
     };
     spawn_watch::<Node>("watch-startup-nodes", client, nodes.clone(), &synced, tasks);
     let agents = Api::<Pod>::namespaced(client.clone(), &taint.agent_namespace);

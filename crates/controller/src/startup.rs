@@ -102,9 +102,15 @@ pub(crate) struct Seen {
     pub(crate) note: Option<Note>,
     /// Whether it gets an agent at all
     pub(crate) has_agents: bool,
+    /// Whether it has begun, and was neither closed nor noted since
+    pub(crate) begun: bool,
 }
 
 impl Seen {
+    fn is_not_ready(&self) -> bool {
+        self.taints.iter().any(|taint| taint.key == NOT_READY)
+    }
+
     pub(crate) fn is_closed(&self, key: &str) -> bool {
         self.taints.iter().any(|taint| taint.key == key)
     }
@@ -148,8 +154,7 @@ pub(crate) fn decide(node: &Seen, ready: Option<&str>, key: &str) -> Option<Chan
     }
     // A node that is Ready and was never noted had pods before podid came, or while nobody looked: closing it now would
     // only stop what works.
-    let new = node.note.is_none() && node.taints.iter().any(|taint| taint.key == NOT_READY);
-    (!closed && (new || rebooted)).then_some(Change::Close)
+    (!closed && (node.begun || rebooted)).then_some(Change::Close)
 }
 
 /// What to change on `node` when all is to be as if podid had never been there.

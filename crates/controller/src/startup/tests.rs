@@ -24,6 +24,7 @@ fn node(taints: &[&str], noted: Option<Note>) -> Seen {
     Seen {
         taints: taints.iter().map(|key| taint(key)).collect(),
         boot: "b2".to_owned(),
+        begun: noted.is_none() && taints.contains(&NOT_READY) && !taints.contains(&KEY),
         noted: noted.is_some(),
         note: noted,
         has_agents: true,
@@ -74,6 +75,30 @@ fn a_node_is_closed_until_its_agent_serves_and_only_then() {
     ] {
         assert_eq!(decide(&node(taints, noted), ready, KEY), expected, "{what}");
     }
+}
+
+#[test]
+fn a_node_that_is_ready_before_it_can_be_closed_is_closed_all_the_same_and_only_once() {
+    use podid_rt::watch::Index as _;
+
+    let view = View::new();
+    let mut nodes = Nodes {
+        view: view.clone(),
+        selector: Labels::default(),
+        key: KEY.to_owned(),
+    };
+    let mut seen = |keys: &[&str]| {
+        let taints: Vec<Taint> = keys.iter().map(|key| taint(key)).collect();
+        let node = json!({ "metadata": { "name": "one" }, "spec": { "taints": taints } });
+        nodes.apply(serde_json::from_value(node).unwrap());
+        let candidates = view.candidates();
+        candidates.first().and_then(|one| decide(&one.seen, None, KEY))
+    };
+    assert_eq!(seen(&[NOT_READY]), Some(Change::Close));
+    assert_eq!(seen(&[]), Some(Change::Close));
+    assert_eq!(seen(&[KEY]), None);
+    // By hand.
+    assert_eq!(seen(&[]), None);
 }
 
 #[test]

@@ -90,6 +90,8 @@ impl View {
 pub(crate) struct Nodes {
     pub(crate) view: View,
     pub(crate) selector: Labels,
+    /// Of the start-up taint
+    pub(crate) key: String,
 }
 
 impl Nodes {
@@ -119,6 +121,7 @@ impl Nodes {
             note: note.and_then(|text| Note::parse(text)),
             has_agents: self.selector.match_all(labels)
                 && labels.get(VIRTUAL.0).map(String::as_str) != Some(VIRTUAL.1),
+            begun: false,
         };
         (
             node.name_any(),
@@ -127,10 +130,21 @@ impl Nodes {
     }
 }
 
+impl Nodes {
+    /// Whether a node has begun and was neither closed nor noted since. It may be Ready sooner than it can be closed, so what
+    /// it was a moment ago counts as well.
+    fn begun(&self, now: &Seen, before: Option<&Seen>) -> bool {
+        now.note.is_none()
+            && !now.is_closed(&self.key)
+            && (now.is_not_ready() || before.is_some_and(|before| before.begun))
+    }
+}
+
 impl Index<Node> for Nodes {
     fn apply(&mut self, object: Node) {
-        let (name, (version, now)) = self.reduced(&object);
+        let (name, (version, mut now)) = self.reduced(&object);
         self.view.change(|state| {
+            now.begun = self.begun(&now, state.nodes.get(&name).map(|(_, before)| before));
             // Most changes of a node do not matter here.
             let before = state.nodes.insert(name, (version, now.clone()));
             before.is_none_or(|(_, before)| before != now)
@@ -143,9 +157,13 @@ impl Index<Node> for Nodes {
     }
 
     fn reset(&mut self, objects: Vec<Node>) {
-        let nodes = objects.iter().map(|node| self.reduced(node)).collect();
         self.view.change(|state| {
-            state.nodes = nodes;
+            let nodes = objects.iter().map(|node| {
+                let (name, (version, mut now)) = self.reduced(node);
+                now.begun = self.begun(&now, state.nodes.get(&name).map(|(_, before)| before));
+                (name, (version, now))
+            });
+            state.nodes = nodes.collect();
             true
         });
     }
