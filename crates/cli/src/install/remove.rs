@@ -366,8 +366,8 @@ mod tests {
             tag: None,
         };
         let objects = objects::all(placing).unwrap();
-        let controllers: Vec<_> = objects.iter().filter(|one| keeps_nodes_closed(one)).collect();
-        assert_eq!(controllers.len(), 1);
+        let controllers = objects.iter().filter(|one| keeps_nodes_closed(one)).count();
+        assert_eq!(controllers, 1);
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn legacy_chain(name: &str) -> io::Result<()> {
     let mut counters = vec![0_u128; before as usize];
     let mut replace = padded("nat", 32);
     let hooks = [0_u32, 152, 0, 304, 456];
-    let head = [0x1b, 7, u32::try_from(entries.len()).unwrap()];
+    let head = [0x1b, 7, u32::try_from(entries.len()).map_err(io::Error::other)?];
     for number in head.into_iter().chain(hooks).chain(hooks).chain([before]) {
         replace.extend(number.to_ne_bytes());
     }
@@ -165,7 +165,7 @@ fn padded(text: &str, length: usize) -> Vec<u8> {
 
 #[expect(unsafe_code, reason = "x_tables' socket options have no safe door")]
 fn get(socket: &impl AsRawFd, option: i32, buffer: &mut [u8]) -> io::Result<()> {
-    let mut length = libc::socklen_t::try_from(buffer.len()).unwrap();
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
     // SAFETY: both pointers are to memory that lives for the call, and `length` is the buffer's.
     let got = unsafe {
         libc::getsockopt(
@@ -181,7 +181,7 @@ fn get(socket: &impl AsRawFd, option: i32, buffer: &mut [u8]) -> io::Result<()> 
 
 #[expect(unsafe_code, reason = "x_tables' socket options have no safe door")]
 fn set(socket: &impl AsRawFd, option: i32, buffer: &[u8]) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(buffer.len()).unwrap();
+    let length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
     // SAFETY: the pointer is to memory that lives for the call; the counters' address in it, too.
     let set = unsafe {
         libc::setsockopt(

@@ -292,8 +292,8 @@ async fn every_rule_of_our_kinds_refuses_alone_and_in_its_own_words() {
     let mut said = BTreeSet::new();
     for (plural, spec, field, sentence) in bad_objects().into_iter().chain(bad_profiles()) {
         let path = format!("{}?dryRun=All", collection(&world, plural));
-        let text = spec.to_string();
-        let what = format!("{plural} {}", &text[..text.len().min(200)]);
+        let text: String = spec.to_string().chars().take(200).collect();
+        let what = format!("{plural} {text}");
         let answer = world.post(&path, &object(plural, spec)).await;
         let causes = answer.body["details"]["causes"].clone();
         let (reason, message) = answer.refused(422);
