@@ -106,7 +106,7 @@ impl Shell {
                 interrupted = true;
                 for process in self.running().into_iter().filter(|pid| !before.contains(pid)) {
                     // One that has just ended needs no signal.
-                    let _ended = kill(process, Signal::SIGINT);
+                    let _ended = kill(process, interrupt(process));
                 }
             }
         };
@@ -154,6 +154,20 @@ impl Drop for Shell {
             let _ended = kill(process, Signal::SIGTERM);
         }
         let _ended = self.child.wait();
+    }
+}
+
+/// What `^C` sends, or its nearest kin: who is started in the background of a script is born deaf to the former, and so is
+/// all that it starts.
+fn interrupt(process: Pid) -> Signal {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signal n is bit n - 1. Source: proc_pid_status(5).
+    if ignored.is_some_and(|mask| mask & (1 << (Signal::SIGINT as i32 - 1)) != 0) {
+        Signal::SIGTERM
+    } else {
+        Signal::SIGINT
     }
 }
 
