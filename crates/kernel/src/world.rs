@@ -118,11 +118,15 @@ fn unshare_all() -> Result<bool, WorldError> {
             Err(errno) => return Err(WorldError::refused(Step::Unshare, errno)),
         }
     }
-    unshare(all | CloneFlags::CLONE_NEWUSER).map_err(|errno| WorldError::refused(Step::Unshare, errno))?;
+    let refused = |errno| WorldError::refused(Step::Unshare, errno);
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(refused)?;
     // Since Linux 3.19 an ordinary user may map groups only after giving up setgroups (user_namespaces(7)).
     write_map("setgroups", "deny")?;
     write_map("uid_map", &format!("0 {uid} 1"))?;
     write_map("gid_map", &format!("0 {gid} 1"))?;
+    // Only now: a network namespace gives its files of /proc to the root that is mapped when it is made, and without one
+    // they are nobody's here to read.
+    unshare(all).map_err(refused)?;
     Ok(true)
 }
 
