@@ -1,7 +1,9 @@
-//! What tests of several crates share: waiting for something to become true, and running the commands of a guide. Only ever
-//! a dev-dependency, but for `xtask`, which is shipped to nobody.
+//! What tests and benchmarks of several crates share: waiting for something to become true, running the commands of a guide,
+//! telling what was measured. Only ever a dev-dependency, but for `xtask`, which is shipped to nobody.
 
+pub mod bench;
 pub mod guide;
+pub mod netfilter;
 pub mod shell;
 
 use std::fmt::Debug;

@@ -12,19 +12,19 @@ mod calls;
 mod load;
 mod printer;
 mod process;
-mod report;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use podid_testkit::bench::cores::{self, Side};
+use podid_testkit::bench::{self, Report, Row, time};
 use tokio::runtime::Runtime;
 
 use crate::calls::Calls;
 use crate::load::{Load, Seen};
-use crate::process::{Azure, Side};
-use crate::report::{Report, Row, time};
+use crate::process::Azure;
 
 /// How many there are.
 const IDENTITIES: usize = 10_000;
@@ -57,10 +57,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    let machine = report::machine(process::all_cores()?.len());
+    let machine = bench::machine(cores::all()?.len());
     // A second installation changes nothing.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    process::move_to(Side::Ours)?;
+    cores::move_to(Side::Ours)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -152,7 +152,7 @@ fn kept(runtime: &Runtime, lasts: Duration) -> anyhow::Result<Vec<Row>> {
     let azure = Azure::start(Some(folder.path()))?;
     rows.push(Row::noted(
         "start → ready with 10,000 identities in the state folder",
-        format!("{}; {:.1} MB", time(azure.started_in), report::mega(size)),
+        format!("{}; {:.1} MB", time(azure.started_in), mega(size)),
     ));
     Ok(rows)
 }
@@ -216,8 +216,8 @@ impl Bench<'_> {
             text,
         )
         .with("requests_per_s", seen.a_second())
-        .with("p50_us", report::micros(p50))
-        .with("p99_us", report::micros(p99))
+        .with("p50_us", bench::micros(p50))
+        .with("p99_us", bench::micros(p99))
         .with("core_share", used)
         .against(
             "1,000 requests/s, p99 ≤ 20 ms",
@@ -239,9 +239,9 @@ impl Bench<'_> {
         );
         let row = Row::noted(what, text)
             .with("requests_per_s", seen.a_second())
-            .with("p50_us", report::micros(p50))
-            .with("p99_us", report::micros(p99))
-            .with("cpu_us_each", report::micros(each));
+            .with("p50_us", bench::micros(p50))
+            .with("p99_us", bench::micros(p99))
+            .with("cpu_us_each", bench::micros(each));
         let budget = Duration::from_secs_f64(1.0 / RATE);
         Ok(if judged {
             row.against("≤ 1 ms CPU each: 1,000 requests/s of a core", each <= budget)
@@ -254,4 +254,10 @@ impl Bench<'_> {
 fn memory(what: &str, azure: &Azure) -> anyhow::Result<Row> {
     let kib = azure.memory()?;
     Ok(Row::noted(what, format!("{:.1} MiB", kib / 1024.0)).with("rss_kib", kib))
+}
+
+/// Bytes in megabytes.
+#[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 bytes")]
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }

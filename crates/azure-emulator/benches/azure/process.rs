@@ -4,25 +4,15 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use podid_testkit::bench::cores::{self, Side};
 use serde_json::Value;
 use tokio::time::Instant;
-
-/// One part of the cores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// The emulator's: one core.
-    Azure,
-    /// The load generator's: the others.
-    Ours,
-}
 
 /// A running emulator. Dropped, it is killed.
 pub(crate) struct Azure {
@@ -59,7 +49,7 @@ impl Azure {
         let started = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    move_to(Side::Azure)?;
+                    cores::move_to(Side::Measured).context("move to a core")?;
                     command.spawn().context("start azure-emulator")
                 })
                 .join()
@@ -143,32 +133,4 @@ impl Drop for Azure {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
-}
-
-/// The calling thread.
-const THIS: Pid = Pid::from_raw(0);
-
-/// The cores that this process was given, as they were at the first call.
-pub(crate) fn all_cores() -> anyhow::Result<&'static [usize]> {
-    static ALL: OnceLock<Vec<usize>> = OnceLock::new();
-    if let Some(all) = ALL.get() {
-        return Ok(all);
-    }
-    let set = sched_getaffinity(THIS).context("read the cores")?;
-    let cores = (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or_default());
-    Ok(ALL.get_or_init(|| cores.collect()))
-}
-
-/// Moves the calling thread, and what it starts from now on. With one core there is nowhere to move.
-pub(crate) fn move_to(side: Side) -> anyhow::Result<()> {
-    let (first, rest) = all_cores()?.split_first().context("a core")?;
-    let wanted = match side {
-        Side::Ours if !rest.is_empty() => rest,
-        Side::Azure | Side::Ours => std::slice::from_ref(first),
-    };
-    let mut set = CpuSet::new();
-    for core in wanted {
-        set.set(*core)?;
-    }
-    sched_setaffinity(THIS, &set).context("move to other cores")
 }

@@ -1,5 +1,6 @@
 //! PKCS#12 files: one private key and the certificates beside it, as OpenSSL, Windows and Java write them. Who writes the
 //! file also chooses how much work it is to open it, so the work has a bound; what is over it is refused before it is done.
+//! That is why no crate does it: p12-keystore allows a million rounds for each bag, and scrypt a gibibyte.
 //! Source: RFC 7292; RFC 8018 for PBES2.
 //!
 //! PFX ─ MAC right? ─▶ safes, some encrypted ─▶ bags ─▶ the key (encrypted once more) + certificates

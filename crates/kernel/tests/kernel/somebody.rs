@@ -152,38 +152,3 @@ fn ask(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkM
         }
     }
 }
-
-/// `nft flush ruleset`: one transaction that deletes the tables of all families. nf_tables' own numbers.
-pub(crate) fn flush_ruleset(node: &Namespace) -> Outcome {
-    const NLM_F_REQUEST_ACK: u16 = NLM_F_REQUEST | NLM_F_ACK;
-    let message = |kind: u16, flags: u16, resource: u16| {
-        let mut bytes = 20_u32.to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend([0, 0]);
-        bytes.extend(resource.to_be_bytes());
-        bytes
-    };
-    let batch = [
-        message(0x10, NLM_F_REQUEST, 10),
-        message(10 << 8 | 2, NLM_F_REQUEST_ACK, 0),
-        message(0x11, NLM_F_REQUEST, 10),
-    ];
-    node.run(|| {
-        let socket = socket(
-            Family::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        send(socket.as_raw_fd(), &batch.concat(), MsgFlags::empty())?;
-        let mut answer = [0; 64];
-        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(-errno)),
-        }
-    })??;
-    Ok(())
-}

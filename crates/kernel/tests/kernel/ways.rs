@@ -162,7 +162,7 @@ fn an_emptied_ruleset_opens_nothing_wakes_the_watch_and_is_mended() -> Outcome {
             node.run(|| way.install())??;
             start_agent(node, way)?;
             let mut watch = node.run(|| way.watch())??;
-            somebody::flush_ruleset(node)?;
+            node.run(podid_testkit::netfilter::flush_ruleset)??;
             tokio::time::timeout(podid_testkit::PATIENCE, watch.changed()).await??;
             assert_eq!(node.run(|| way.check())??.missing, [Part::Rewrite]);
             // Not even to a program that listens on all addresses.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use futures::future::try_join_all;
+use podid_testkit::bench::{Row, micros, time};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -12,7 +13,6 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Size, address, client_id, namespace};
 use crate::load::{answer, at_share, connect, request, target};
 use crate::process::Agent;
-use crate::report::{Row, micros, time};
 use crate::standin::Standin;
 
 /// Time between two cold tokens: within the upstream's quota.

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use podid_kernel::Namespace;
+use podid_testkit::bench::cores;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
-
-use crate::cores;
 
 /// Room for an answer, in bytes.
 const ANSWER: usize = 16 * 1024;

@@ -10,13 +10,11 @@
 
 mod cluster;
 mod cold;
-mod cores;
 mod load;
 mod namespaces;
 mod printer;
 mod process;
 mod real;
-mod report;
 mod standin;
 mod warm;
 
@@ -25,12 +23,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use podid_kernel::world::{Side, enter};
+use podid_kernel::world::{self, enter};
+use podid_testkit::bench::{self, Report, Row, cores, time};
 use tokio::runtime::Runtime;
 
 use crate::cluster::{Cluster, Size};
 use crate::process::Agent;
-use crate::report::{Report, Row, time};
 use crate::standin::Standin;
 use crate::warm::Way;
 
@@ -80,8 +78,8 @@ fn main() -> ExitCode {
         return finish(run(&cli, Err(String::new())));
     }
     let world = match enter(()) {
-        Ok(Side::Outside(code)) => return code,
-        Ok(Side::Inside(..)) => Ok(()),
+        Ok(world::Side::Outside(code)) => return code,
+        Ok(world::Side::Inside(..)) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
     finish(run(&cli, world))
@@ -98,7 +96,7 @@ fn finish(done: anyhow::Result<()>) -> ExitCode {
 }
 
 fn run(cli: &Cli, world: Result<(), String>) -> anyhow::Result<()> {
-    let machine = report::machine(cores::all()?.len());
+    let machine = bench::machine(cores::all()?.len());
     // A second installation changes nothing.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     cores::move_to(cores::Side::Ours)?;
@@ -196,7 +194,7 @@ fn memory(what: &str, agent: &Agent, budget_mib: u64) -> anyhow::Result<Row> {
 fn started(what: &str, mut took: Vec<Duration>, judged: bool) -> Row {
     took.sort_unstable();
     let median = load::at_share(&took, 0.5);
-    let row = Row::noted(what, time(median)).with("us", report::micros(median));
+    let row = Row::noted(what, time(median)).with("us", bench::micros(median));
     if judged {
         row.against("< 50 ms after the watches", median < Duration::from_millis(50))
     } else {

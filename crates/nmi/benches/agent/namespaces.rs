@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use podid_kernel::{Namespace, cni};
+use podid_testkit::bench::Row;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::cluster::{Cluster, Size, namespace};
 use crate::process::Agent;
-use crate::report::Row;
 use crate::standin::Standin;
 use crate::warm::Way;
 

@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use podid_testkit::bench::cores;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, NODE, address, client_id};
-use crate::cores;
 use crate::load;
 use crate::standin::Standin;
 
@@ -66,7 +66,7 @@ impl Agent {
         let started = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    cores::move_to(cores::Side::Agent)?;
+                    cores::move_to(cores::Side::Measured)?;
                     command.spawn().context("start podid-nmi")
                 })
                 .join()

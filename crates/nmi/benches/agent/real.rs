@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
+use podid_testkit::bench::{Row, micros, time};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -15,7 +16,6 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Size, namespace};
 use crate::cold::{self, Wire};
 use crate::process::Agent;
-use crate::report::{Row, micros, time};
 use crate::standin::Standin;
 use crate::{memory, printer, started};
 

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use podid_kernel::Namespace;
+use podid_testkit::bench::{Row, micros, time};
 
 use crate::cluster::address;
 use crate::load::{Load, Seen};
 use crate::process::Agent;
-use crate::report::{Row, micros, time};
 
 /// The pods that ask when connections are new each time: ports of one address would run out.
 const ASKING: usize = 100;

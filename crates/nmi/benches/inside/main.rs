@@ -9,9 +9,6 @@ mod cluster;
 mod counting;
 #[path = "../agent/printer.rs"]
 mod printer;
-#[path = "../agent/report.rs"]
-#[expect(dead_code, reason = "the other bench uses more of it")]
-mod report;
 #[path = "../agent/standin.rs"]
 #[expect(dead_code, reason = "the other bench uses more of it")]
 mod standin;
@@ -26,12 +23,12 @@ use clap::Parser;
 use podid_nmi::{App, Nmi};
 use podid_rt::stop::Stop;
 use podid_rt::tasks::Tasks;
+use podid_testkit::bench::{self, Report, Row, micros, time};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, NODE, Size, address};
 use crate::counting::counted;
-use crate::report::{Report, Row, micros, time};
 use crate::standin::Standin;
 
 /// How long each thing is repeated.
@@ -70,7 +67,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut rows = runtime.block_on(cached())?;
     rows.extend(worlds::rows()?);
     let report = Report {
-        machine: report::machine(std::thread::available_parallelism()?.get()),
+        machine: bench::machine(std::thread::available_parallelism()?.get()),
         rows,
     };
     printer::line(&if cli.json {

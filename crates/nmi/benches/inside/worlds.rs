@@ -10,11 +10,11 @@ use podid_core::decide::Question;
 use podid_core::identity::{Binding, Credential, TokenSource};
 use podid_core::pod::{Phase, PodRef};
 use podid_core::{Caller, Decision, Guid, Identity, Index, ObjectName, Pod, Policy, TokenRequest, decide};
+use podid_testkit::bench::Row;
 use tokio::time::Instant;
 
 use crate::cluster::{Size, address, client_id, namespace};
 use crate::counting::counted;
-use crate::report::Row;
 use crate::{BATCH, LASTS, row};
 
 const LARGE: Size = Size {

@@ -96,6 +96,21 @@ fn binding(name: &str, selector: &str, of: &str) -> Seen<Bindings> {
     }))
 }
 
+/// The least that may be asked for: 20 requests a second, 20 at once.
+fn twenty_a_second(handler: &mut Handler<Memory>) {
+    let rates = Rates::new(RateLimit {
+        per_second: 20,
+        burst: 20,
+    });
+    handler.callers = Callers::new(
+        Attestation::Off,
+        None,
+        Vec::new(),
+        rates,
+        Arc::clone(&handler.metrics),
+    );
+}
+
 /// Pods: 10.0.0.1 has one identity, .2 two, .3 no label, .4 a selector that nobody binds, .5 an exception, .6 the label in
 /// another namespace.
 fn node(trouble: Option<Trouble>, change: impl FnOnce(&mut Handler<Memory>)) -> Node {

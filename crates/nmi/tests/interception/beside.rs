@@ -3,14 +3,13 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd as _;
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use podid_kernel::Namespace;
 use podid_testkit::eventually;
+use podid_testkit::netfilter::flush_ruleset;
 
 use crate::Outcome;
 use crate::place::{GATEWAY, METADATA, ONE, Place, T};
@@ -92,7 +91,7 @@ fn an_emptied_ruleset_opens_nothing_and_is_mended_and_counted() -> Outcome {
             // Whoever comes to port 80 instead would be told so.
             ingress(&place.node)?;
             let agent = place.agent(flags).await;
-            flush_ruleset(&place.node)?;
+            place.node.run(flush_ruleset)??;
             let answered = async || match place.ask(&place.on_bridge, T).await {
                 Ok(got) => {
                     assert_eq!(got.token(), format!("h.{ONE}.s"), "{flags:?}: {got:?}");
@@ -113,7 +112,7 @@ fn an_emptied_ruleset_opens_nothing_and_is_mended_and_counted() -> Outcome {
             eventually("the repair is counted", counted).await?;
             // Once more, and nobody is there to mend it.
             agent.end().await;
-            flush_ruleset(&place.node)?;
+            place.node.run(flush_ruleset)??;
             for pod in [&place.on_bridge, &place.direct] {
                 let got = place.ask(pod, T).await;
                 assert!(got.is_err(), "{flags:?}: {got:?}");
@@ -155,40 +154,5 @@ fn connections_older_than_the_rules_lead_nowhere() -> Outcome {
             Ok(())
         })?;
     }
-    Ok(())
-}
-
-/// `nft flush ruleset`: one transaction that deletes the tables of all families. nf_tables' own numbers.
-fn flush_ruleset(node: &Namespace) -> Outcome {
-    const REQUEST: u16 = 1;
-    const ACKNOWLEDGE: u16 = 4;
-    let message = |kind: u16, flags: u16, resource: u16| {
-        let mut bytes = 20_u32.to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend(resource.to_be_bytes());
-        bytes
-    };
-    let batch = [
-        message(0x10, REQUEST, 10),
-        message(10 << 8 | 2, REQUEST | ACKNOWLEDGE, 0),
-        message(0x11, REQUEST, 10),
-    ];
-    node.run(|| {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        send(socket.as_raw_fd(), &batch.concat(), MsgFlags::empty())?;
-        let mut answer = [0; 64];
-        recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(-errno)),
-        }
-    })??;
     Ok(())
 }

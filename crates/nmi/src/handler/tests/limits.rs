@@ -175,19 +175,7 @@ async fn on_one_connection_too_many_a_probe_is_answered_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn paths_that_are_open_to_everybody_have_a_rate_too_and_probes_have_none() {
-    let node = node(None, |handler| {
-        let rates = Rates::new(RateLimit {
-            per_second: 20,
-            burst: 20,
-        });
-        handler.callers = Callers::new(
-            Attestation::Off,
-            None,
-            Vec::new(),
-            rates,
-            Arc::clone(&handler.metrics),
-        );
-    });
+    let node = node(None, twenty_a_second);
     let path = "/metadata/instance?api-version=2021-02-01";
     for _ in 0..20 {
         assert_eq!(

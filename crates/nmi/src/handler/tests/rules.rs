@@ -408,19 +408,7 @@ async fn rule_24_trouble_is_waited_out_and_then_told_with_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_25_a_pod_at_full_speed_is_throttled_alone_and_never_below_twenty_a_second() {
-    let node = node(None, |handler| {
-        let rates = Rates::new(RateLimit {
-            per_second: 20,
-            burst: 20,
-        });
-        handler.callers = Callers::new(
-            Attestation::Off,
-            None,
-            Vec::new(),
-            rates,
-            Arc::clone(&handler.metrics),
-        );
-    });
+    let node = node(None, twenty_a_second);
     let at = format!("{T}{Q}");
     for _ in 0..20 {
         assert_eq!(node.get("10.0.0.1", &at).await.status, StatusCode::OK);
